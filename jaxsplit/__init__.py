@@ -1,0 +1,23 @@
+"""Split federated LoRA fine-tuning of foundation models over wireless networks, in JAX.
+
+A run is a pure function of a key and a configuration. `Network` and `Scheme` hold the choices,
+`NetworkParams` and `LearningParams` the numbers, `run` lays the learning over the radio.
+"""
+
+from importlib.metadata import version
+
+from jaxsplit.federated import LearningParams, Scheme
+from jaxsplit.network import Network, NetworkParams, run_network
+from jaxsplit.simulate import NonFiniteLossError, run
+
+__version__ = version("jaxsplit")
+
+__all__ = [
+    "LearningParams",
+    "Network",
+    "NetworkParams",
+    "NonFiniteLossError",
+    "Scheme",
+    "run",
+    "run_network",
+]

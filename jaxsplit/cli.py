@@ -1,0 +1,124 @@
+"""The command line: `jaxsplit quickstart`."""
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from jaxsplit.options import OptionError, allowed_of, check_writable_folder
+from jaxsplit.plots import comparison_figure, save_figure
+from jaxsplit.quickstart import QuickstartConfig, foundation_model, quickstart
+from jaxsplit.report import rounds_above, summary_table
+from jaxsplit.results import save
+from jaxsplit.simulate import NonFiniteLossError
+
+def _flag(option: str) -> str:
+    return "--" + option.replace("_", "-")
+
+
+def _parse(arguments: Sequence[str]) -> QuickstartConfig:
+    """Parse with tyro; its boxed message becomes one line on the option at fault."""
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(captured):
+            config = tyro.extras.subcommand_cli_from_dict(
+                {"quickstart": _identity}, prog="jaxsplit", args=list(arguments)
+            )
+    except SystemExit as stop:
+        if stop.code:
+            print(f"jaxsplit: error: {_one_line(captured.getvalue())}", file=sys.stderr)
+        raise
+    return config
+
+
+def _identity(config: tyro.conf.OmitArgPrefixes[QuickstartConfig]) -> QuickstartConfig:
+    return config
+
+
+def _one_line(box: str) -> str:
+    """The message in tyro's box, with what the named option allows."""
+    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
+    body = [line for line in lines if line.strip("─ ")]
+    message = []
+    for line in body[1:]:
+        if line.startswith(("For full helptext", "Argument helptext")):
+            break
+        message.append(line)
+    text = " ".join(message) or " ".join(body)
+    named = re.search(r"--([a-z0-9-]+)", text)
+    allowed = allowed_of(QuickstartConfig).get(named[1].replace("-", "_")) if named else None
+    return f"{text}; give {allowed.text}" if allowed else f"{text}; see jaxsplit quickstart --help"
+
+
+def _run_quickstart(config: QuickstartConfig, console: Console) -> None:
+    config.check()
+    check_writable_folder("out", config.out)
+    with console.status("backbone: training on digits 0-4, or from the cache"):
+        foundation_model()
+    progress = Progress(
+        TextColumn("{task.description:>15}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} rounds"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    with progress:
+        task = progress.add_task("compiling", total=config.total_rounds)
+        result = quickstart(
+            config,
+            lambda policy, rounds: progress.update(task, advance=rounds, description=policy),
+        )
+    data, picture = config.out / "quickstart.nc", config.out / "quickstart.png"
+    save(result, data)
+    save_figure(comparison_figure(result), picture)
+    console.print(summary_table(result))
+    reference, *others = config.policies
+    for policy in others:
+        if above := rounds_above(result, policy, reference):
+            console.print(f"{policy} lies above {reference} (paired 95 % interval) after {above}")
+    console.print(f"wrote {data} and {picture}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+      arguments: without the program's name; `sys.argv` by default.
+
+    Exits with 2 on a wrong option, with 1 where a run failed and with 130 on Ctrl-C, each with
+    one line on standard error.
+    """
+    config = _parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _run_quickstart(config, Console())
+    except OptionError as error:
+        _fail(2, f"{_flag(error.option)} {_shown(error.value)}: give {error.allowed}")
+    except (NonFiniteLossError, OSError) as error:
+        _fail(1, str(error))
+    except KeyboardInterrupt:
+        _fail(130, "interrupted; nothing was written")
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _fail(code: int, message: str) -> None:
+    print(f"jaxsplit: error: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,223 @@
+"""The quickstart: FedFT on real handwritten digits, four kinds of scheduling compared."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import platformdirs
+import xarray as xr
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors.flax import load_file, save_file
+
+from jaxsplit.data import digits
+from jaxsplit.federated import LearningParams, Scheme, fedft
+from jaxsplit.models import LoraConfig, ViT, pretrain
+from jaxsplit.network import Network, NetworkParams
+from jaxsplit.options import OptionError, check_options, number, some_of, whole
+from jaxsplit.results import atomic_path
+from jaxsplit.scheduling import LyapunovParams, Scheduler, aaba, all_in, greedy, lyapunov
+from jaxsplit.simulate import run
+from jaxsplit.wireless import RayleighParams, rayleigh
+
+POLICIES: dict[str, Callable[[], Scheduler]] = {
+    "all_in": all_in,
+    "lyapunov_bound": functools.partial(lyapunov, objective="bound"),
+    "lyapunov_count": functools.partial(lyapunov, objective="count"),
+    "greedy": greedy,
+    "aaba": aaba,
+}
+
+BACKBONE = ViT(
+    patch_size=2,
+    hidden_size=32,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    intermediate_size=128,
+)
+PRETRAINING_CLASSES = (0, 1, 2, 3, 4)
+FINE_TUNING_CLASSES = (5, 6, 7, 8, 9)
+
+
+@dataclass(frozen=True)
+class QuickstartConfig:
+    """Fine-tune a small vision transformer over a simulated wireless network.
+
+    The backbone is trained on the digits 0-4 first (once; it is cached) and then fine-tuned on
+    5-9 by devices that share the band, under each scheduling policy in turn.
+    """
+
+    out: Path = Path("results/quickstart")
+    """Folder for quickstart.nc and quickstart.png."""
+    policies: Annotated[tuple[str, ...], some_of(POLICIES)] = tuple(POLICIES)
+    """Scheduling policies to compare."""
+    rounds: Annotated[int, whole(1)] = 200
+    """Communication rounds T."""
+    devices: Annotated[int, whole(1)] = 20
+    """Devices N."""
+    seeds: Annotated[int, whole(1)] = 5
+    """Independent runs of each policy, with common seeds 0, 1, ..."""
+    warmup_rounds: Annotated[int, whole(0)] = 300
+    """Network-only rounds that fill the virtual queue before round 0."""
+    evaluate_every: Annotated[int, whole(1)] = 10
+    """Rounds between two evaluations."""
+    batch_size: Annotated[int, whole(1)] = 16
+    """Samples per device and round."""
+    adapter_learning_rate: Annotated[float, number(above=0)] = 0.3
+    """Learning rate of the global adapters (SGD)."""
+    head_learning_rate: Annotated[float, number(above=0)] = 0.01
+    """Learning rate of the personal heads (SGD)."""
+    lora_rank: Annotated[int, whole(1)] = 4
+    """Rank r of the adapters."""
+    lora_alpha: Annotated[float, number(above=0)] = 8.0
+    """Scale of the adapters: the update is alpha/r * A * B."""
+    delay_budget_ns_per_bit: Annotated[float, number(above=0)] = 25.0
+    """Long-term mean of the transmission delay per bit, ns/bit."""
+    v: Annotated[float, number(above=0)] = 1.0
+    """Weight of the reward against the queue, V = v * budget^2."""
+    bandwidth_hz: Annotated[float, number(above=0)] = 20e6
+    """Total bandwidth B, Hz."""
+    power_dbm: Annotated[float, number()] = 10.0
+    """Transmit power P, dBm."""
+    noise_dbm_per_hz: Annotated[float, number()] = -174.0
+    """Noise power density N0, dBm/Hz."""
+    radius_m: Annotated[float, number(above=0)] = 100.0
+    """Radius of the disc of devices around the server, m."""
+
+    def check(self) -> None:
+        """Check all options.
+
+        Raises:
+          OptionError: for the first wrong value.
+        """
+        check_options(self)
+        samples = len(digits(FINE_TUNING_CLASSES).train_labels)
+        if self.devices > samples:
+            raise OptionError(
+                "devices", self.devices, f"1 to {samples}, the number of training samples"
+            )
+
+    @property
+    def total_rounds(self) -> int:
+        """Learning rounds of all policies and seeds."""
+        return len(self.policies) * self.seeds * self.rounds
+
+    def network(self, policy: str) -> Network:
+        """The network's choices under a policy."""
+        return Network(self.devices, rayleigh(), POLICIES[policy]())
+
+    def network_params(self, policy: str) -> NetworkParams:
+        """The network's numbers under a policy."""
+        params = self.network(policy).default_params()
+        scheduler = params.scheduler
+        if isinstance(scheduler, LyapunovParams):
+            scheduler = scheduler._replace(v=self.v)
+        return NetworkParams(
+            channel=RayleighParams(radius_m=self.radius_m),
+            scheduler=scheduler,
+            bandwidth_hz=self.bandwidth_hz,
+            power_dbm=self.power_dbm,
+            noise_dbm_per_hz=self.noise_dbm_per_hz,
+            delay_budget=self.delay_budget_ns_per_bit * 1e-9,
+        )
+
+    def scheme(self) -> Scheme:
+        """The learning round."""
+        return fedft(
+            BACKBONE,
+            num_classes=len(FINE_TUNING_CLASSES),
+            lora=LoraConfig(rank=self.lora_rank, alpha=self.lora_alpha),
+            batch_size=self.batch_size,
+        )
+
+    def learning_params(self) -> LearningParams:
+        """The learning rates."""
+        return LearningParams(self.adapter_learning_rate, self.head_learning_rate)
+
+
+def foundation_model(*, cache_folder: Path | None = None) -> Any:
+    """The quickstart's backbone, trained centrally on the digits 0-4; cached after the first call.
+
+    Args:
+      cache_folder: where to keep it; the user's cache folder by default.
+
+    Returns:
+      The `params` collection of `BACKBONE`.
+    """
+    recipe = {
+        "model": repr(BACKBONE),
+        "classes": PRETRAINING_CLASSES,
+        "jaxsplit": version("jaxsplit"),
+        "jax": version("jax"),
+    }
+    name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+    folder = cache_folder or platformdirs.user_cache_path("jaxsplit") / "backbones"
+    path = folder / f"digits-vit-{name}.safetensors"
+    if path.exists():
+        return unflatten_dict(load_file(path), sep="/")
+    params, accuracy = pretrain(jax.random.key(0), BACKBONE, digits(PRETRAINING_CLASSES))
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        save_file(
+            flatten_dict(params, sep="/"),
+            temporary,
+            metadata={**{k: str(v) for k, v in recipe.items()}, "test_accuracy": str(accuracy)},
+        )
+    return params
+
+
+def quickstart(
+    config: QuickstartConfig,
+    progress: Callable[[str, int], None] = lambda policy, rounds: None,
+    *,
+    cache_folder: Path | None = None,
+) -> xr.Dataset:
+    """Run every policy under the same seeds.
+
+    Args:
+      config: the options.
+      progress: called with the policy and the number of rounds just done.
+      cache_folder: see `foundation_model`.
+
+    Returns:
+      A data set with dimensions policy, seed, round, eval_round and device.
+
+    Raises:
+      OptionError: a wrong option.
+      NonFiniteLossError: the training diverged.
+    """
+    config.check()
+    backbone = foundation_model(cache_folder=cache_folder)
+    dataset = digits(FINE_TUNING_CLASSES)
+    runs = [
+        run(
+            range(config.seeds),
+            config.network(policy),
+            config.scheme(),
+            backbone,
+            dataset,
+            num_rounds=config.rounds,
+            network_params=config.network_params(policy),
+            learning_params=config.learning_params(),
+            warmup_rounds=config.warmup_rounds,
+            evaluate_every=config.evaluate_every,
+            progress=functools.partial(progress, policy),
+        )
+        for policy in config.policies
+    ]
+    result = xr.concat(runs, dim=xr.Variable("policy", list(config.policies)))
+    settings = dataclasses.asdict(config) | {"out": str(config.out)}
+    return result.assign_attrs(
+        title="jaxsplit quickstart: FedFT on handwritten digits 5-9",
+        configuration=json.dumps(settings),
+        versions=json.dumps({name: version(name) for name in ("jaxsplit", "jax", "flax", "optax")}),
+        device_kind=jax.devices()[0].device_kind,
+        platform=f"{jax.default_backend()}, Python {platform.python_version()}",
+    )

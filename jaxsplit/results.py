@@ -1,0 +1,180 @@
+"""Labelled results: what a run measured, with units, and the statistics over seeds."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.stats
+import xarray as xr
+
+from jaxsplit.costs import Payload
+from jaxsplit.federated import Evaluation
+from jaxsplit.network import NetworkInfo
+
+# name: (dimensions, unit, meaning)
+_VARIABLES = {
+    "scheduled": (("round", "device"), "", "device takes part in the round"),
+    "num_scheduled": (("round",), "devices", "scheduled devices K_t"),
+    "delay": (("round",), "s/bit", "transmission delay per bit τ_t of the slowest device"),
+    "queue": (("round",), "s/bit", "virtual queue Q_t before the round"),
+    "final_queue": ((), "s/bit", "virtual queue Q_T after the last round"),
+    "delay_s": (("round",), "s", "transmission delay of the round's real payload"),
+    "time_s": (("round",), "s", "simulated time at the end of the round"),
+    "loss": (("round",), "nat", "mean training loss of the scheduled devices"),
+    "accuracy": (("eval_round",), "", "test accuracy, mean over devices with their own heads"),
+    "accuracy_participants": (
+        ("eval_round",),
+        "",
+        "test accuracy, mean over devices that took part at least once",
+    ),
+    "accuracy_mean_head": (
+        ("eval_round",),
+        "",
+        "test accuracy with the participation-weighted mean head",
+    ),
+    "test_loss": (("eval_round",), "nat", "test loss, mean over devices"),
+    "device_accuracy": (("eval_round", "device"), "", "test accuracy of each device"),
+    "eval_time_s": (("eval_round",), "s", "simulated time at the evaluation"),
+    "compile_s": ((), "s", "wall time spent compiling"),
+    "run_s": ((), "s", "wall time of the run without compiling"),
+}
+
+
+def describe_run(
+    *,
+    seed: int,
+    schedule: NetworkInfo,
+    last_queue: float,
+    delay_s: np.ndarray,
+    loss: np.ndarray,
+    evaluations: Evaluation,
+    evaluate_every: int,
+    payload: Payload,
+    delay_budget: float,
+    compile_s: float,
+    run_s: float,
+) -> xr.Dataset:
+    """Label what one run measured.
+
+    Args:
+      seed: of the run.
+      schedule: the network's rounds, fields with a leading axis [T].
+      last_queue: Q_T in s/bit.
+      delay_s: realised delay of each round, seconds, [T].
+      loss: training loss, [T].
+      evaluations: fields with a leading axis [E], the first before round 0.
+      evaluate_every: rounds between two of them.
+      payload: bits per scheduled device and round.
+      delay_budget: τ̄ in s/bit.
+      compile_s: seconds spent compiling.
+      run_s: seconds of the rest.
+
+    Returns:
+      A data set with the coordinate `seed` and dimensions round, eval_round and device.
+    """
+    num_rounds = len(loss)
+    time_s = np.cumsum(delay_s, dtype=np.float64)
+    eval_round = np.minimum(np.arange(len(evaluations.accuracy)) * evaluate_every, num_rounds)
+    values = {
+        "scheduled": schedule.mask,
+        "num_scheduled": schedule.mask.sum(axis=-1),
+        "delay": schedule.delay,
+        "queue": schedule.queue,
+        "final_queue": last_queue,
+        "delay_s": delay_s,
+        "time_s": time_s,
+        "loss": loss,
+        "accuracy": evaluations.accuracy,
+        "accuracy_participants": evaluations.accuracy_participants,
+        "accuracy_mean_head": evaluations.accuracy_mean_head,
+        "test_loss": evaluations.loss,
+        "device_accuracy": evaluations.device_accuracy,
+        "eval_time_s": np.concatenate([[0.0], time_s])[eval_round],
+        "compile_s": compile_s,
+        "run_s": run_s,
+    }
+    variables = {
+        name: xr.Variable(dims, values[name], {"units": units, "long_name": meaning})
+        for name, (dims, units, meaning) in _VARIABLES.items()
+    }
+    return xr.Dataset(
+        variables,
+        coords={
+            "seed": seed,
+            "round": np.arange(num_rounds),
+            "eval_round": ("eval_round", eval_round, {"long_name": "rounds done"}),
+            "device": np.arange(schedule.mask.shape[-1]),
+        },
+        attrs={
+            "delay_budget_s_per_bit": delay_budget,
+            "up_bits": payload.up_bits,
+            "down_bits": payload.down_bits,
+        },
+    )
+
+
+class Interval(NamedTuple):
+    """A mean with its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def mean_interval(samples: Any, confidence: float = 0.95) -> Interval:
+    """Mean and Student-t confidence interval over independent seeds.
+
+    Args:
+      samples: one number per seed.
+      confidence: level, between 0 and 1.
+
+    Returns:
+      The interval; its ends are NaN for a single sample.
+
+    Example:
+      >>> mean_interval([1.0, 2.0, 3.0])
+      Interval(mean=2.0, low=-0.484..., high=4.484...)
+    """
+    samples = np.asarray(samples, np.float64)
+    mean = float(samples.mean())
+    if samples.size < 2:
+        return Interval(mean, float("nan"), float("nan"))
+    quantile = scipy.stats.t.ppf((1 + confidence) / 2, samples.size - 1)
+    half = float(quantile * samples.std(ddof=1) / np.sqrt(samples.size))
+    return Interval(mean, mean - half, mean + half)
+
+
+def save(dataset: xr.Dataset, path: Path) -> None:
+    """Write a data set as NetCDF 4, whole or not at all.
+
+    Args:
+      dataset: what to write.
+      path: the file; replaced only once the new one is complete.
+
+    Raises:
+      OSError: the folder cannot be written.
+    """
+    dataset = dataset.assign_attrs(Conventions="CF-1.11")
+    with atomic_path(path) as temporary:
+        dataset.to_netcdf(temporary, engine="h5netcdf")
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` that becomes `path` if the block succeeds.
+
+    Args:
+      path: the final file; untouched where the block fails.
+
+    Yields:
+      The path to write to, in the same folder, so that the final rename is atomic.
+    """
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

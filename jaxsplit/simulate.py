@@ -1,0 +1,211 @@
+"""A whole learning run: the schedule first, then the federated rounds laid over it."""
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from jaxsplit.compile_clock import CompileClock
+from jaxsplit.data import Dataset, Partitioner, iid
+from jaxsplit.federated import (
+    LearningParams,
+    Scheme,
+    World,
+    init_learning,
+    payload,
+    run_chunk,
+)
+from jaxsplit.network import Network, NetworkInfo, NetworkParams, as_arrays, run_network
+from jaxsplit.results import describe_run
+from jaxsplit.wireless import transmission_delay
+
+
+class NonFiniteLossError(RuntimeError):
+    """The training loss became infinite or NaN."""
+
+
+@functools.partial(jax.jit, static_argnames=("network", "num_rounds", "warmup_rounds"))
+def _draw_schedule(
+    key: jax.Array,
+    network: Network,
+    params: NetworkParams,
+    payload_bits: jax.Array,
+    num_rounds: int,
+    warmup_rounds: int,
+) -> tuple[NetworkInfo, jax.Array, jax.Array]:
+    """The schedule of a run, its last queue, and the realised delay of each round in seconds."""
+    state, info = run_network(key, network, params, num_rounds, warmup_rounds)
+    delay_s = transmission_delay(payload_bits, info.bandwidth_hz, info.snr_hz)
+    return info, state.queue, jnp.max(jnp.where(info.mask, delay_s, 0), axis=-1)
+
+
+@functools.partial(jax.jit, static_argnames="scheme")
+def _init(key: jax.Array, scheme: Scheme, params: LearningParams, world: World) -> Any:
+    return init_learning(key, scheme, params, world)
+
+
+def run(
+    seeds: Sequence[int],
+    network: Network,
+    scheme: Scheme,
+    backbone: Any,
+    dataset: Dataset,
+    *,
+    num_rounds: int = 200,
+    network_params: NetworkParams | None = None,
+    learning_params: LearningParams | None = None,
+    partitioner: Partitioner = iid,
+    warmup_rounds: int = 0,
+    evaluate_every: int = 10,
+    progress: Callable[[int], None] | None = None,
+) -> xr.Dataset:
+    """Fine-tune a backbone over a simulated wireless network, once per seed.
+
+    A seed decides the channels, the partition, the order of the data and the initial weights,
+    and none of them depends on the scheduler: runs of different schedulers under the same seeds
+    are paired. All seeds, schedulers and numbers share one compiled round.
+
+    Args:
+      seeds: one run each.
+      network: the choices of the radio.
+      scheme: the choices of the learning round, such as `fedft(...)`.
+      backbone: frozen weights, the `params` collection of `scheme.model`.
+      dataset: what the devices share out among themselves.
+      num_rounds: T.
+      network_params: the network's numbers; `network.default_params()` by default.
+      learning_params: learning rates.
+      partitioner: who holds which samples.
+      warmup_rounds: network-only rounds that fill the virtual queue before round 0.
+      evaluate_every: rounds between two evaluations on the test set.
+      progress: called with the number of rounds just done.
+
+    Returns:
+      A labelled data set with dimensions seed, round, eval_round and device; units and meanings
+      are in its attributes.
+
+    Raises:
+      ValueError: no seeds, fewer than one round, more devices than samples.
+      NonFiniteLossError: the training diverged.
+    """
+    for name, value in (("num_rounds", num_rounds), ("evaluate_every", evaluate_every)):
+        if value < 1:
+            raise ValueError(f"{name}={value}: choose 1 or more")
+    if not len(seeds):
+        raise ValueError("seeds is empty: give at least one")
+    network_params = as_arrays(network_params or network.default_params())
+    learning_params = as_arrays(learning_params or LearningParams())
+    runs = [
+        _run_seed(
+            seed,
+            network,
+            scheme,
+            backbone,
+            dataset,
+            num_rounds=num_rounds,
+            network_params=network_params,
+            learning_params=learning_params,
+            partitioner=partitioner,
+            warmup_rounds=warmup_rounds,
+            evaluate_every=evaluate_every,
+            progress=progress or (lambda rounds: None),
+        )
+        for seed in seeds
+    ]
+    return xr.concat(runs, dim="seed")
+
+
+def _run_seed(
+    seed: int,
+    network: Network,
+    scheme: Scheme,
+    backbone: Any,
+    dataset: Dataset,
+    *,
+    num_rounds: int,
+    network_params: NetworkParams,
+    learning_params: LearningParams,
+    partitioner: Partitioner,
+    warmup_rounds: int,
+    evaluate_every: int,
+    progress: Callable[[int], None],
+) -> xr.Dataset:
+    started = time.perf_counter()
+    clock = CompileClock()
+    with clock:
+        key_network, key_init, key_rounds = jax.random.split(jax.random.key(seed), 3)
+        partition = partitioner(seed, dataset.train_labels, network.num_devices)
+        world = jax.tree.map(
+            jnp.asarray,
+            World(
+                backbone=backbone,
+                inputs=dataset.train_inputs,
+                labels=dataset.train_labels,
+                indices=partition.indices,
+                sizes=partition.sizes,
+                test_inputs=dataset.test_inputs,
+                test_labels=dataset.test_labels,
+            ),
+        )
+        sent = payload(scheme, world)
+        schedule, last_queue, delay_s = _draw_schedule(
+            key_network,
+            network,
+            network_params,
+            jnp.asarray(sent.total_bits, jnp.result_type(float)),
+            num_rounds,
+            warmup_rounds,
+        )
+        mask = np.asarray(schedule.mask)
+
+        # An empty chunk first: it evaluates the initial state with the same compiled program.
+        chunks = -(-num_rounds // evaluate_every)
+        padded = np.zeros(((chunks + 1) * evaluate_every, network.num_devices), bool)
+        padded[evaluate_every : evaluate_every + num_rounds] = mask
+        state = _init(key_init, scheme, learning_params, world)
+        losses, evaluations = [], []
+        for chunk in range(chunks + 1):
+            first_round = (chunk - 1) * evaluate_every
+            rows = slice(chunk * evaluate_every, (chunk + 1) * evaluate_every)
+            state, info, evaluation = run_chunk(
+                key_rounds,
+                state,
+                jnp.asarray(padded[rows]),
+                jnp.int32(first_round),
+                scheme,
+                learning_params,
+                world,
+            )
+            loss = np.asarray(info.loss)
+            _check_finite(loss, padded[rows], first_round, seed)
+            losses.append(loss)
+            evaluations.append(jax.tree.map(np.asarray, evaluation))
+            progress(min(evaluate_every, num_rounds - first_round) if chunk else 0)
+
+    seconds = time.perf_counter() - started
+    return describe_run(
+        seed=seed,
+        schedule=jax.tree.map(np.asarray, schedule),
+        last_queue=float(last_queue),
+        delay_s=np.asarray(delay_s),
+        loss=np.concatenate(losses[1:])[:num_rounds],
+        evaluations=jax.tree.map(lambda *leaves: np.stack(leaves), *evaluations),
+        evaluate_every=evaluate_every,
+        payload=sent,
+        delay_budget=float(network_params.delay_budget),
+        compile_s=clock.seconds,
+        run_s=max(seconds - clock.seconds, 0.0),
+    )
+
+
+def _check_finite(loss: np.ndarray, masks: np.ndarray, first_round: int, seed: int) -> None:
+    bad = np.flatnonzero(masks.any(axis=-1) & ~np.isfinite(loss))
+    if bad.size:
+        raise NonFiniteLossError(
+            f"the training loss is {loss[bad[0]]} in round {first_round + bad[0]} of seed {seed}: "
+            "lower the learning rates"
+        )

@@ -1,0 +1,180 @@
+"""The fast round against the plain loop, and what a round must leave alone."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import reference_round as reference
+
+from jaxsplit.federated import LearningParams, federated_round, init_learning, payload, run_chunk
+
+
+MASKS = {
+    "all": [1, 1, 1, 1, 1, 1],
+    "one": [0, 0, 0, 1, 0, 0],
+    "three": [1, 0, 1, 0, 0, 1],
+    "five": [1, 1, 0, 1, 1, 1],
+}
+jitted_round = jax.jit(federated_round, static_argnames="scheme")
+
+
+@pytest.fixture
+def state(scheme, learning_params, world):
+    """A state in which every head and adapter differs, as after some training."""
+    fresh = init_learning(jax.random.key(1), scheme, learning_params, world)
+    leaves, tree = jax.tree.flatten((fresh.adapters, fresh.heads))
+    keys = jax.random.split(jax.random.key(2), len(leaves))
+    noisy = [
+        leaf + 0.3 * jax.random.normal(key, leaf.shape)
+        for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    adapters, heads = jax.tree.unflatten(tree, noisy)
+    return fresh._replace(adapters=adapters, heads=heads)
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_equals_the_plain_loop(name, state, scheme, learning_params, world):
+    mask, key = np.array(MASKS[name], bool), jax.random.key(3)
+    adapters, heads, loss = reference.reference_round(
+        key, state, mask, scheme, learning_params, world
+    )
+    heads = jax.tree.map(lambda *leaves: jnp.stack(leaves), *heads)
+    for devices_per_step in (1, 4, 100):  # the grouping must not show
+        scheme = dataclasses.replace(scheme, devices_per_step=devices_per_step)
+        new, info = jitted_round(key, state, jnp.asarray(mask), scheme, learning_params, world)
+        chex.assert_trees_all_close(new.adapters, adapters, rtol=1e-4, atol=2e-6)
+        chex.assert_trees_all_close(new.heads, heads, rtol=1e-4, atol=2e-6)
+        np.testing.assert_allclose(info.loss, loss, rtol=1e-5)
+        assert new.participation.tolist() == mask.astype(int).tolist()
+
+
+def test_the_round_moves_what_it_should(state, scheme, learning_params, world):
+    mask = jnp.asarray(MASKS["three"], bool)
+    new, _ = jitted_round(jax.random.key(3), state, mask, scheme, learning_params, world)
+    for old_leaf, new_leaf in zip(
+        jax.tree.leaves(state.heads), jax.tree.leaves(new.heads), strict=True
+    ):
+        moved = np.any(np.asarray(old_leaf != new_leaf).reshape(len(mask), -1), axis=-1)
+        assert moved.tolist() == mask.tolist()
+    assert all(
+        bool(jnp.any(a != b))
+        for a, b in zip(jax.tree.leaves(state.adapters), jax.tree.leaves(new.adapters), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "optimizer", [optax.sgd, lambda rate: optax.sgd(rate, momentum=0.9), optax.adam]
+)
+def test_optimizer_state_of_unscheduled_devices_rests(
+    optimizer, state, scheme, learning_params, world
+):
+    scheme = dataclasses.replace(scheme, optimizer=optimizer)
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes counts and floats
+        state = init_learning(jax.random.key(1), scheme, learning_params, world)
+        mask = jnp.asarray(MASKS["three"], bool)
+        state, _ = jitted_round(jax.random.key(3), state, mask, scheme, learning_params, world)
+        new, _ = jitted_round(jax.random.key(4), state, ~mask, scheme, learning_params, world)
+        idle, info = jitted_round(
+            jax.random.key(5), state, jnp.zeros_like(mask), scheme, learning_params, world
+        )
+    for old_leaf, new_leaf in zip(
+        jax.tree.leaves((state.heads, state.head_optimizers)),
+        jax.tree.leaves((new.heads, new.head_optimizers)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(old_leaf[np.asarray(mask)], new_leaf[np.asarray(mask)])
+    chex.assert_trees_all_equal(idle, state)  # an empty round changes nothing, momentum included
+    assert np.isnan(info.loss)
+
+
+def test_unscheduled_devices_cost_nothing(state, scheme, learning_params, world):
+    """The number of encoded groups follows the set: the loop's trip count is ceil(K / group)."""
+    scheme = dataclasses.replace(scheme, devices_per_step=1)
+    jaxpr = jax.make_jaxpr(federated_round, static_argnums=3)(
+        jax.random.key(0), state, jnp.asarray(MASKS["one"], bool), scheme, learning_params, world
+    )
+    primitives = [equation.primitive.name for equation in jaxpr.jaxpr.eqns]
+    assert primitives.count("while") == 1  # a trip count known at run time only
+    assert "scan" not in primitives
+    assert "dot_general" not in primitives  # no forward pass outside the loop
+
+
+def test_backbone_is_never_copied_per_device(state, scheme, learning_params, world):
+    """No intermediate has a device axis in front of the shape of a backbone weight."""
+    scheme = dataclasses.replace(scheme, devices_per_step=5)
+    text = str(
+        jax.make_jaxpr(federated_round, static_argnums=3)(
+            jax.random.key(0), state, jnp.ones(6, bool), scheme, learning_params, world
+        )
+    )
+    kernel = world.backbone["blocks_0"]["mlp_in"]["base"]["kernel"]
+    assert kernel.shape == (8, 16)
+    assert "f32[8,16]" in text
+    assert "f32[5,8,16]" not in text
+    assert "f32[6,8,16]" not in text
+
+
+def test_chunks_do_not_change_the_run(scheme, learning_params, world):
+    """Two chunks of two rounds equal one chunk of four; empty rows are padding."""
+    masks = jnp.asarray(list(MASKS.values()), bool)
+    key = jax.random.key(5)
+
+    def fresh():
+        return init_learning(jax.random.key(1), scheme, learning_params, world)
+
+    whole, info, _ = run_chunk(
+        key, fresh(), masks, jnp.int32(0), scheme, learning_params, world
+    )
+    half, first, _ = run_chunk(
+        key, fresh(), masks[:2], jnp.int32(0), scheme, learning_params, world
+    )
+    half, second, _ = run_chunk(key, half, masks[2:], jnp.int32(2), scheme, learning_params, world)
+    chex.assert_trees_all_close(whole, half, rtol=1e-5, atol=1e-6)
+    losses = np.concatenate([first.loss, second.loss])
+    np.testing.assert_allclose(info.loss, losses, rtol=1e-5)
+
+    padded = jnp.concatenate([masks, jnp.zeros_like(masks)])
+    same, _, _ = run_chunk(key, fresh(), padded, jnp.int32(0), scheme, learning_params, world)
+    chex.assert_trees_all_close(whole, same, rtol=1e-5, atol=1e-6)
+
+
+def test_vmap_over_seeds_equals_a_loop(scheme, learning_params, world):
+    keys = jax.random.split(jax.random.key(0), 3)
+    masks = jnp.asarray([MASKS["all"], MASKS["one"], MASKS["three"]], bool)
+
+    def one(key, mask):
+        state = init_learning(key, scheme, learning_params, world)
+        return federated_round(key, state, mask, scheme, learning_params, world)
+
+    batched = jax.jit(jax.vmap(one))(keys, masks)
+    for i in range(3):
+        single = jax.jit(one)(keys[i], masks[i])
+        chex.assert_trees_all_close(
+            jax.tree.map(lambda leaf, i=i: leaf[i], batched), single, rtol=1e-4, atol=1e-6
+        )
+
+
+def test_one_trace_for_all_numbers(scheme, world):
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def one(key, mask, params):
+        state = init_learning(key, scheme, params, world)
+        return federated_round(key, state, mask, scheme, params, world)
+
+    for seed, rate, mask in ((0, 0.1, "all"), (1, 0.5, "one"), (2, 0.0, "three")):
+        params = LearningParams(jnp.float32(rate), jnp.float32(rate))
+        one(jax.random.key(seed), jnp.asarray(MASKS[mask], bool), params)
+
+
+def test_payload_counts_what_crosses_the_link(scheme, world):
+    """Up B·S·D + B·D, down B·D values of 32 bit: S = 4 patches + CLS, D = 8, B = 4."""
+    sent = payload(scheme, world)
+    assert sent.up_bits == 32 * (4 * 5 * 8 + 4 * 8)
+    assert sent.down_bits == 32 * 4 * 8
+    assert sent.total_bits == sent.up_bits + sent.down_bits
