@@ -49,15 +49,10 @@ def _identity(config: tyro.conf.OmitArgPrefixes[QuickstartConfig]) -> Quickstart
 
 
 def _one_line(box: str) -> str:
-    """The message in tyro's box, with what the named option allows."""
-    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
-    body = [line for line in lines if line.strip("─ ")]
-    message = []
-    for line in body[1:]:
-        if line.startswith(("For full helptext", "Argument helptext")):
-            break
-        message.append(line)
-    text = " ".join(message) or " ".join(body)
+    """The message in tyro's box, without title, rules and help, with what the option allows."""
+    lines = [line.strip("│| ") for line in box.splitlines() if any(map(str.isalnum, line))]
+    is_help = [line.startswith(("Argument helptext", "For full helptext")) for line in lines]
+    text = " ".join(lines[1 : is_help.index(True) if any(is_help) else None])
     named = re.search(r"--([a-z0-9-]+)", text)
     allowed = allowed_of(QuickstartConfig).get(named[1].replace("-", "_")) if named else None
     return f"{text}; give {allowed.text}" if allowed else f"{text}; see jaxsplit quickstart --help"
@@ -106,7 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     config = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
-        _run_quickstart(config, Console())
+        # A log has no width of its own: leave room for the table.
+        _run_quickstart(config, Console(width=None if sys.stdout.isatty() else 140))
     except OptionError as error:
         _fail(2, f"{_flag(error.option)} {_shown(error.value)}: give {error.allowed}")
     except (NonFiniteLossError, OSError) as error:

@@ -171,16 +171,12 @@ def run_network(
       (50, 20)
     """
     params = as_arrays(params)
-    key_geometry, key_warmup, key_rounds = jax.random.split(key, 3)
+    key_geometry, key_rounds = jax.random.split(key)
 
-    def rounds(
-        state: NetworkState, key: jax.Array, count: int
-    ) -> tuple[NetworkState, NetworkInfo]:
-        def body(state: NetworkState, index: jax.Array) -> tuple[NetworkState, NetworkInfo]:
-            return step_network(jax.random.fold_in(key, index), state, network, params)
+    def body(state: NetworkState, index: jax.Array) -> tuple[NetworkState, NetworkInfo]:
+        state = state._replace(round_index=jnp.maximum(index, 0))  # the warm-up is all round 0
+        return step_network(jax.random.fold_in(key_rounds, index), state, network, params)
 
-        return jax.lax.scan(body, state, jnp.arange(count))
-
-    state = init_network(key_geometry, network, params)
-    state, _ = rounds(state, key_warmup, warmup_rounds)
-    return rounds(state._replace(round_index=jnp.int32(0)), key_rounds, num_rounds)
+    rounds = jnp.arange(-warmup_rounds, num_rounds, dtype=jnp.int32)
+    state, info = jax.lax.scan(body, init_network(key_geometry, network, params), rounds)
+    return state, jax.tree.map(lambda leaf: leaf[warmup_rounds:], info)

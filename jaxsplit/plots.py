@@ -62,6 +62,8 @@ def comparison_figure(result: xr.Dataset) -> Figure:
     for row, name in enumerate(("test accuracy, %", "test loss, nat")):
         panels[row, 0].set(xlabel="round", ylabel=name)
         panels[row, 1].set(xlabel="simulated time, s", ylabel=name, xlim=(0, end_s))
+    for axes in panels[0, :2]:
+        axes.set_ylim(0, 100)
     panels[0, 2].set(xlabel="round", ylabel="virtual queue Q / τ̄, rounds", yscale="symlog")
     panels[0, 2].set_ylim(bottom=0)
     panels[1, 2].set(

@@ -42,64 +42,74 @@ def rounds_above(result: xr.Dataset, policy: str, reference: str) -> list[int]:
     ]
 
 
-def _signed(interval: Interval) -> str:
+def _percent(interval: Interval) -> str:
+    if np.isnan(interval.low):
+        return f"{100 * interval.mean:.1f}"
+    return f"{100 * interval.mean:.1f} ± {100 * (interval.high - interval.mean):.1f}"
+
+
+def _difference(interval: Interval) -> str:
     if np.isnan(interval.low):
         return f"{100 * interval.mean:+.1f}"
     return f"{100 * interval.mean:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
 
 
-def summary_table(result: xr.Dataset) -> Table:
-    """What a reader wants to know of each policy, one row each.
+def summary_rows(result: xr.Dataset) -> dict[str, list[str]]:
+    """What a reader wants to know of each policy: a row per quantity, a column per policy.
 
     Args:
       result: of `quickstart`, with dimensions policy, seed, round, eval_round and device.
 
     Returns:
-      A rich table; columns are explained in its caption.
+      Formatted cells by the name of the row.
     """
-    policies = [str(policy) for policy in result.policy.values]
-    reference = policies[0]
+    budget = result.attrs["delay_budget_s_per_bit"]
+    reference = str(result.policy.values[0])
+    rows: dict[str, list[str]] = {}
+    for policy in map(str, result.policy.values):
+        of = result.sel(policy=policy)
+        ratio = of.delay / budget
+        busy = of.num_scheduled.where(of.num_scheduled > 0)
+        for name, cell in {
+            "final test accuracy, %": _percent(mean_interval(of.accuracy[:, -1].values)),
+            f"… minus {reference}, points": _difference(
+                paired_difference(result, policy, reference)
+            ),
+            "… of devices that took part, %": _percent(
+                mean_interval(of.accuracy_participants[:, -1].values)
+            ),
+            "… with the mean head, %": _percent(mean_interval(of.accuracy_mean_head[:, -1].values)),
+            "mean scheduled devices K": f"{float(of.num_scheduled.mean()):.2f}",
+            "mean 1/K": f"{float((1 / busy).mean()):.3f}",
+            "devices that ever took part, %": f"{100 * float(of.scheduled.any('round').mean()):.0f}",
+            "mean delay τ over τ̄": f"{float(ratio.mean()):.3f}",
+            "median delay τ over τ̄": f"{float(ratio.median()):.3f}",
+            "simulated time, s": f"{float(of.time_s[:, -1].mean()):.2f}",
+            "compile, s": f"{float(of.compile_s.sum()):.1f}",
+            "run, s": f"{float(of.run_s.sum()):.1f}",
+        }.items():
+            rows.setdefault(name, []).append(cell)
+    return rows
+
+
+def summary_table(result: xr.Dataset) -> Table:
+    """`summary_rows` as a table for the terminal.
+
+    Args:
+      result: of `quickstart`.
+
+    Returns:
+      A rich table.
+    """
     budget = result.attrs["delay_budget_s_per_bit"]
     table = Table(
         title=result.attrs["title"],
-        caption=(
-            f"Means over {result.sizes['seed']} common seeds, accuracy ± half its 95 % interval; "
-            f"Δ paired by seed against {reference}. "
-            "K: scheduled devices per round. Ever: share of devices that took part at least once. "
-            f"τ/τ̄: delay per bit over the budget of {budget * 1e9:g} ns/bit."
-        ),
+        caption=f"{result.sizes['seed']} common seeds; ± and [ ] are 95 % intervals, differences "
+        f"paired by seed. Budget τ̄ = {budget * 1e9:g} ns/bit.",
     )
-    table.add_column("policy", no_wrap=True)
-    for name in (
-        "accuracy %",
-        f"Δ {reference}",
-        "mean K",
-        "mean 1/K",
-        "ever %",
-        "mean τ/τ̄",
-        "median τ/τ̄",
-        "simulated s",
-        "compile s",
-        "run s",
-    ):
-        table.add_column(name, justify="right")
-    for policy in policies:
-        of = result.sel(policy=policy)
-        accuracy = mean_interval(of.accuracy.isel(eval_round=-1).values)
-        half = accuracy.high - accuracy.mean
-        ratio = of.delay / budget
-        empty = of.num_scheduled == 0
-        table.add_row(
-            policy,
-            f"{100 * accuracy.mean:.1f}" + ("" if np.isnan(half) else f" ± {100 * half:.1f}"),
-            "" if policy == reference else _signed(paired_difference(result, policy, reference)),
-            f"{float(of.num_scheduled.mean()):.2f}",
-            f"{float((1 / of.num_scheduled.where(~empty)).mean()):.3f}",
-            f"{100 * float(of.scheduled.any('round').mean()):.0f}",
-            f"{float(ratio.mean()):.2f}",
-            f"{float(ratio.median()):.2f}",
-            f"{float(of.time_s.isel(round=-1).mean()):.2f}",
-            f"{float(of.compile_s.sum()):.1f}",
-            f"{float(of.run_s.sum()):.1f}",
-        )
+    table.add_column("")
+    for policy in map(str, result.policy.values):
+        table.add_column(policy.replace("_", " "), justify="right")
+    for name, cells in summary_rows(result).items():
+        table.add_row(name, *cells)
     return table
