@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +25,9 @@ from jaxsplit.quickstart import QuickstartConfig, foundation_model, quickstart
 from jaxsplit.report import rounds_above, summary_table
 from jaxsplit.results import save
 from jaxsplit.simulate import NonFiniteLossError
+
+_FINISHED = ".finished"  # below --out: what an interrupted run had finished
+
 
 def _flag(option: str) -> str:
     return "--" + option.replace("_", "-")
@@ -78,10 +82,12 @@ def _run_quickstart(config: QuickstartConfig, console: Console) -> None:
         result = quickstart(
             config,
             lambda policy, rounds: progress.update(task, advance=rounds, description=policy),
+            resume_folder=config.out / _FINISHED,
         )
     data, picture = config.out / "quickstart.nc", config.out / "quickstart.png"
     save(result, data)
     save_figure(comparison_figure(result), picture)
+    shutil.rmtree(config.out / _FINISHED)
     console.print(summary_table(result))
     reference, *others = config.policies
     for policy in others:
@@ -108,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (NonFiniteLossError, OSError) as error:
         _fail(1, str(error))
     except KeyboardInterrupt:
-        _fail(130, "interrupted; nothing was written")
+        _fail(130, "interrupted; policies that had finished are kept, the same command resumes")
 
 
 def _shown(value: Any) -> str:

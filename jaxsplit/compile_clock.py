@@ -1,7 +1,6 @@
 """Compile time apart from run time."""
 
 import time
-from typing import Any
 
 import jax
 
@@ -22,10 +21,10 @@ class CompileClock:
     def __init__(self) -> None:
         self._intervals: list[tuple[float, float]] = []
 
-    def _on_event(self, event: str, duration: float, **_: Any) -> None:
+    def _on_event(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event.startswith("/jax/core/compile/"):
             now = time.perf_counter()
-            self._intervals.append((now - duration, now))
+            self._intervals.append((now - duration_secs, now))
 
     def __enter__(self) -> "CompileClock":
         """Start listening."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsplit.scheduling import Observation, Scheduler, virtual_queue
 from jaxsplit.wireless import ChannelModel, snr_density
@@ -40,10 +41,10 @@ class NetworkParams(NamedTuple):
 
     channel: Any  # of the channel model
     scheduler: Any  # of the scheduler
-    bandwidth_hz: float | jax.Array = 20e6  # B
-    power_dbm: float | jax.Array = 10.0  # P
-    noise_dbm_per_hz: float | jax.Array = -174.0  # N0
-    delay_budget: float | jax.Array = 25e-9  # τ̄, s/bit
+    bandwidth_hz: ArrayLike = 20e6  # B
+    power_dbm: ArrayLike = 10.0  # P
+    noise_dbm_per_hz: ArrayLike = -174.0  # N0
+    delay_budget: ArrayLike = 25e-9  # τ̄, s/bit
 
 
 class NetworkState(NamedTuple):
@@ -117,15 +118,15 @@ def step_network(
     snr_hz = snr_density(gain, params.power_dbm, params.noise_dbm_per_hz)
     seen = Observation(
         snr_hz=snr_hz,
-        total_hz=params.bandwidth_hz,
+        total_hz=jnp.asarray(params.bandwidth_hz),
         queue=state.queue,
-        delay_budget=params.delay_budget,
+        delay_budget=jnp.asarray(params.delay_budget),
         round_index=state.round_index,
     )
     scheduler, schedule = network.scheduler.step(
         key_scheduler, state.scheduler, seen, params.scheduler
     )
-    queue = virtual_queue(state.queue, schedule.delay, params.delay_budget)
+    queue = virtual_queue(state.queue, schedule.delay, seen.delay_budget)
     info = NetworkInfo(
         snr_hz=snr_hz,
         mask=schedule.mask,

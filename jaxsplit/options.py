@@ -54,9 +54,7 @@ def number(
 
     def test(value: Any) -> bool:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return (
-            is_number and math.isfinite(value) and above < value and at_least <= value <= at_most
-        )
+        return is_number and math.isfinite(value) and above < value and at_least <= value <= at_most
 
     return Allowed(text, test)
 

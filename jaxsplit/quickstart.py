@@ -22,7 +22,7 @@ from jaxsplit.federated import LearningParams, Scheme, fedft
 from jaxsplit.models import LoraConfig, ViT, pretrain
 from jaxsplit.network import Network, NetworkParams
 from jaxsplit.options import OptionError, check_options, number, some_of, whole
-from jaxsplit.results import atomic_path
+from jaxsplit.results import atomic_path, save
 from jaxsplit.scheduling import LyapunovParams, Scheduler, aaba, all_in, greedy, lyapunov
 from jaxsplit.simulate import run
 from jaxsplit.wireless import RayleighParams, rayleigh
@@ -44,6 +44,7 @@ BACKBONE = ViT(
 )
 PRETRAINING_CLASSES = (0, 1, 2, 3, 4)
 FINE_TUNING_CLASSES = (5, 6, 7, 8, 9)
+_VERSIONS = ("jaxsplit", "jax", "flax", "optax")
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,10 @@ class QuickstartConfig:
         return LearningParams(self.adapter_learning_rate, self.head_learning_rate)
 
 
+def _digest(setting: Any) -> str:
+    return hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def foundation_model(*, cache_folder: Path | None = None) -> Any:
     """The quickstart's backbone, trained centrally on the digits 0-4; cached after the first call.
 
@@ -157,9 +162,8 @@ def foundation_model(*, cache_folder: Path | None = None) -> Any:
         "jaxsplit": version("jaxsplit"),
         "jax": version("jax"),
     }
-    name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache_folder or platformdirs.user_cache_path("jaxsplit") / "backbones"
-    path = folder / f"digits-vit-{name}.safetensors"
+    path = folder / f"digits-vit-{_digest(recipe)}.safetensors"
     if path.exists():
         return unflatten_dict(load_file(path), sep="/")
     params, accuracy = pretrain(jax.random.key(0), BACKBONE, digits(PRETRAINING_CLASSES))
@@ -178,6 +182,7 @@ def quickstart(
     progress: Callable[[str, int], None] = lambda policy, rounds: None,
     *,
     cache_folder: Path | None = None,
+    resume_folder: Path | None = None,
 ) -> xr.Dataset:
     """Run every policy under the same seeds.
 
@@ -185,6 +190,7 @@ def quickstart(
       config: the options.
       progress: called with the policy and the number of rounds just done.
       cache_folder: see `foundation_model`.
+      resume_folder: keeps each finished policy; a run of the same options takes it from there.
 
     Returns:
       A data set with dimensions policy, seed, round, eval_round and device.
@@ -196,28 +202,41 @@ def quickstart(
     config.check()
     backbone = foundation_model(cache_folder=cache_folder)
     dataset = digits(FINE_TUNING_CLASSES)
-    runs = [
-        run(
-            range(config.seeds),
-            config.network(policy),
-            config.scheme(),
-            backbone,
-            dataset,
-            num_rounds=config.rounds,
-            network_params=config.network_params(policy),
-            learning_params=config.learning_params(),
-            warmup_rounds=config.warmup_rounds,
-            evaluate_every=config.evaluate_every,
-            progress=functools.partial(progress, policy),
-        )
-        for policy in config.policies
-    ]
-    result = xr.concat(runs, dim=xr.Variable("policy", list(config.policies)))
-    settings = dataclasses.asdict(config) | {"out": str(config.out)}
-    return result.assign_attrs(
-        title="jaxsplit quickstart: FedFT on handwritten digits 5-9",
-        configuration=json.dumps(settings),
-        versions=json.dumps({name: version(name) for name in ("jaxsplit", "jax", "flax", "optax")}),
-        device_kind=jax.devices()[0].device_kind,
-        platform=f"{jax.default_backend()}, Python {platform.python_version()}",
+    setting = {
+        "title": "jaxsplit quickstart: FedFT on handwritten digits 5-9",
+        "configuration": json.dumps(dataclasses.asdict(config) | {"out": str(config.out)}),
+        "versions": json.dumps({name: version(name) for name in _VERSIONS}),
+        "device_kind": jax.devices()[0].device_kind,
+        "platform": f"{jax.default_backend()}, Python {platform.python_version()}",
+    }
+    # What decides a policy's numbers: everything but where they go and what they are compared to.
+    key = _digest(
+        setting | {"configuration": repr(dataclasses.replace(config, out=Path(), policies=()))}
     )
+    runs = []
+    for policy in config.policies:
+        kept = resume_folder / f"{policy}-{key}.nc" if resume_folder else None
+        if kept and kept.exists():
+            runs.append(xr.load_dataset(kept, engine="h5netcdf"))
+            progress(policy, config.seeds * config.rounds)
+            continue
+        runs.append(
+            run(
+                range(config.seeds),
+                config.network(policy),
+                config.scheme(),
+                backbone,
+                dataset,
+                num_rounds=config.rounds,
+                network_params=config.network_params(policy),
+                learning_params=config.learning_params(),
+                warmup_rounds=config.warmup_rounds,
+                evaluate_every=config.evaluate_every,
+                progress=functools.partial(progress, policy),
+            )
+        )
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            save(runs[-1], kept)
+    result = xr.concat(runs, dim=xr.Variable("policy", list(config.policies)))
+    return result.assign_attrs(setting)

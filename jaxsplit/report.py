@@ -70,6 +70,7 @@ def summary_rows(result: xr.Dataset) -> dict[str, list[str]]:
         of = result.sel(policy=policy)
         ratio = of.delay / budget
         busy = of.num_scheduled.where(of.num_scheduled > 0)
+        took_part = float(of.scheduled.any("round").mean())
         for name, cell in {
             "final test accuracy, %": _percent(mean_interval(of.accuracy[:, -1].values)),
             f"… minus {reference}, points": _difference(
@@ -81,7 +82,7 @@ def summary_rows(result: xr.Dataset) -> dict[str, list[str]]:
             "… with the mean head, %": _percent(mean_interval(of.accuracy_mean_head[:, -1].values)),
             "mean scheduled devices K": f"{float(of.num_scheduled.mean()):.2f}",
             "mean 1/K": f"{float((1 / busy).mean()):.3f}",
-            "devices that ever took part, %": f"{100 * float(of.scheduled.any('round').mean()):.0f}",
+            "devices that ever took part, %": f"{100 * took_part:.0f}",
             "mean delay τ over τ̄": f"{float(ratio.mean()):.3f}",
             "median delay τ over τ̄": f"{float(ratio.median()):.3f}",
             "simulated time, s": f"{float(of.time_s[:, -1].mean()):.2f}",

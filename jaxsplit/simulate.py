@@ -139,17 +139,14 @@ def _run_seed(
     with clock:
         key_network, key_init, key_rounds = jax.random.split(jax.random.key(seed), 3)
         partition = partitioner(seed, dataset.train_labels, network.num_devices)
-        world = jax.tree.map(
-            jnp.asarray,
-            World(
-                backbone=backbone,
-                inputs=dataset.train_inputs,
-                labels=dataset.train_labels,
-                indices=partition.indices,
-                sizes=partition.sizes,
-                test_inputs=dataset.test_inputs,
-                test_labels=dataset.test_labels,
-            ),
+        world = World(
+            backbone=jax.tree.map(jnp.asarray, backbone),
+            inputs=jnp.asarray(dataset.train_inputs),
+            labels=jnp.asarray(dataset.train_labels),
+            indices=jnp.asarray(partition.indices),
+            sizes=jnp.asarray(partition.sizes),
+            test_inputs=jnp.asarray(dataset.test_inputs),
+            test_labels=jnp.asarray(dataset.test_labels),
         )
         sent = payload(scheme, world)
         schedule, last_queue, delay_s = _draw_schedule(
@@ -196,7 +193,7 @@ def _run_seed(
         evaluations=jax.tree.map(lambda *leaves: np.stack(leaves), *evaluations),
         evaluate_every=evaluate_every,
         payload=sent,
-        delay_budget=float(network_params.delay_budget),
+        delay_budget=float(np.asarray(network_params.delay_budget)),
         compile_s=clock.seconds,
         run_s=max(seconds - clock.seconds, 0.0),
     )

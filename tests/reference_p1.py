@@ -51,7 +51,9 @@ def min_delay_brentq(snr_hz: np.ndarray, total_hz: float) -> float:
     return 1 / brentq(excess, low * (1 - 1e-9), high, xtol=1e-300, rtol=1e-13)
 
 
-def objective(count: int, delay: float, weight: float, queue: float, kind: str, total: int) -> float:
+def objective(
+    count: int, delay: float, weight: float, queue: float, kind: str, total: int
+) -> float:
     """(22), or its bound-aware version."""
     return weight * (count if kind == "count" else -total / count) - queue * delay
 

@@ -23,9 +23,7 @@ def device_loss(
     """F_n of a mini-batch through the whole, unsplit model."""
     features = scheme.model.apply({"params": world.backbone, "lora": adapters}, inputs)
     weight, bias = head["params"]["kernel"], head["params"]["bias"]
-    losses = [
-        cross_entropy(features[i] @ weight + bias, label) for i, label in enumerate(labels)
-    ]
+    losses = [cross_entropy(features[i] @ weight + bias, label) for i, label in enumerate(labels)]
     return sum(losses[1:], losses[0]) / len(losses)
 
 

@@ -27,9 +27,7 @@ def network(name):
     return Network(20, rayleigh(), SCHEDULERS[name])
 
 
-@functools.partial(
-    jax.jit, static_argnames=("name", "num_rounds", "warmup_rounds")
-)
+@functools.partial(jax.jit, static_argnames=("name", "num_rounds", "warmup_rounds"))
 def simulate(keys, params, name, num_rounds, warmup_rounds=0):
     def one(key):
         return run_network(key, network(name), params, num_rounds, warmup_rounds)

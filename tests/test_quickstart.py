@@ -60,9 +60,7 @@ def test_numbers_hang_together(result):
     np.testing.assert_allclose(result.eval_time_s[..., -1], result.time_s[..., -1])
     np.testing.assert_array_equal(result.num_scheduled, result.scheduled.sum("device"))
     assert np.all(result.num_scheduled.sel(policy="all_in") == 20)
-    np.testing.assert_allclose(
-        result.device_accuracy.mean("device"), result.accuracy, rtol=1e-5
-    )
+    np.testing.assert_allclose(result.device_accuracy.mean("device"), result.accuracy, rtol=1e-5)
     assert np.isfinite(result.loss).all()
 
 
@@ -171,11 +169,11 @@ def test_unknown_commands_are_named(arguments, capsys):
 def test_divergence_and_interruption_write_nothing(user_cache, tmp_path, monkeypatch, capsys):
     for failure, code, words in (
         (jaxsplit.NonFiniteLossError("the training loss is nan in round 3"), 1, "round 3"),
-        (KeyboardInterrupt(), 130, "nothing was written"),
+        (KeyboardInterrupt(), 130, "the same command resumes"),
         (OSError(28, "No space left on device"), 1, "No space left"),
     ):
 
-        def fail(*_, failure=failure):
+        def fail(*_, failure=failure, **__):
             raise failure
 
         monkeypatch.setattr("jaxsplit.cli.quickstart", fail)
@@ -184,6 +182,42 @@ def test_divergence_and_interruption_write_nothing(user_cache, tmp_path, monkeyp
         assert stop.value.code == code
         assert words in capsys.readouterr().err
         assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_run_resumes(user_cache, tmp_path, monkeypatch, capsys):
+    """Ctrl-C during the second policy; the same command then runs only what is missing."""
+    arguments = ["quickstart", "--rounds", "6", "--seeds", "2", "--evaluate-every", "3"]
+    arguments += ["--policies", "greedy", "aaba"]
+    main([*arguments, "--out", str(tmp_path / "whole")])
+
+    ran, real_run = [], module.run
+
+    def counting_run(seeds, network, *args, **options):
+        ran.append(network.scheduler)
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        return real_run(seeds, network, *args, **options)
+
+    monkeypatch.setattr(module, "run", counting_run)
+    out = tmp_path / "interrupted"
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--out", str(out)])
+    assert stop.value.code == 130
+    assert not (out / "quickstart.nc").exists()
+    main([*arguments, "--out", str(out)])
+    assert ran == [module.POLICIES[name]() for name in ("greedy", "aaba", "aaba")]
+    assert sorted(path.name for path in out.iterdir()) == ["quickstart.nc", "quickstart.png"]
+    whole, resumed = (
+        xr.load_dataset(folder / "quickstart.nc").drop_vars(["compile_s", "run_s"])
+        for folder in (tmp_path / "whole", out)
+    )
+    xr.testing.assert_equal(whole, resumed)
+
+    monkeypatch.setattr(module, "run", real_run)  # other options start afresh
+    (out / ".finished").mkdir()
+    (out / ".finished" / "greedy-0000000000000000.nc").touch()
+    main(["quickstart", "--rounds", "3", "--seeds", "1", "--policies", "greedy", "--out", str(out)])
+    assert xr.load_dataset(out / "quickstart.nc").sizes["round"] == 3
 
 
 def test_a_diverging_run_says_where(cache_folder):
@@ -201,5 +235,5 @@ def test_python_example_of_the_readme(user_cache):
     lines = [line for line in snippet.splitlines() if line.strip()]
     assert len(lines) <= 15
     names: dict = {}
-    exec(snippet, names)  # noqa: S102
+    exec(snippet, names)
     assert isinstance(names["result"], xr.Dataset)

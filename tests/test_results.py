@@ -11,9 +11,7 @@ from jaxsplit.results import atomic_path, mean_interval, save
 
 def test_interval_is_student_t():
     samples = [0.3, 0.7, 0.4, 0.9, 0.55]
-    low, high = scipy.stats.t.interval(
-        0.95, 4, np.mean(samples), scipy.stats.sem(samples)
-    )
+    low, high = scipy.stats.t.interval(0.95, 4, np.mean(samples), scipy.stats.sem(samples))
     np.testing.assert_allclose(mean_interval(samples), (np.mean(samples), low, high))
     single = mean_interval([0.5])
     assert single.mean == 0.5

@@ -32,6 +32,4 @@ def bits_of(tree: Any) -> int:
       >>> bits_of({"tokens": jnp.zeros((16, 17, 32))})
       278528
     """
-    return sum(
-        8 * leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)
-    )
+    return sum(8 * leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))

@@ -4,9 +4,7 @@ import jax
 import jax.numpy as jnp
 
 
-def draw_batch(
-    key: jax.Array, indices: jax.Array, size: jax.Array, batch_size: int
-) -> jax.Array:
+def draw_batch(key: jax.Array, indices: jax.Array, size: jax.Array, batch_size: int) -> jax.Array:
     """Draw a mini-batch of one device, without replacement as far as its samples reach.
 
     A device with fewer samples than the batch repeats them in the shuffled order.

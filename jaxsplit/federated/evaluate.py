@@ -1,6 +1,6 @@
 """Test metrics of a federation with personal heads."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -32,10 +32,10 @@ def evaluate(state: LearningState, scheme: Scheme, world: World) -> Evaluation:
       The metrics. Before any participation the last two accuracies fall back to all devices.
     """
     variables = {"params": world.backbone, "lora": state.adapters}
-    features = scheme.model.apply(variables, world.test_inputs)
+    features = cast(jax.Array, scheme.model.apply(variables, world.test_inputs))
 
     def test(head: Any) -> tuple[jax.Array, jax.Array]:
-        logits = scheme.head.apply(head, features)
+        logits = cast(jax.Array, scheme.head.apply(head, features))
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, world.test_labels)
         hits = jnp.argmax(logits, axis=-1) == world.test_labels
         return jnp.mean(hits, dtype=features.dtype), jnp.mean(losses)

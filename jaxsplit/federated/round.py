@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from jaxsplit.costs import Payload, bits_of
 from jaxsplit.data import draw_batch
@@ -15,8 +16,8 @@ from jaxsplit.models import split, split_weights
 class LearningParams(NamedTuple):
     """Numbers of a learning run: sweep over them with one trace."""
 
-    adapter_learning_rate: float | jax.Array = 0.1  # η of the global adapters
-    head_learning_rate: float | jax.Array = 0.1  # η of the personal heads
+    adapter_learning_rate: ArrayLike = 0.1  # η of the global adapters
+    head_learning_rate: ArrayLike = 0.1  # η of the personal heads
 
 
 class World(NamedTuple):

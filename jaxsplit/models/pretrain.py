@@ -1,6 +1,6 @@
 """Central training of a small backbone, for a user who brings no checkpoint."""
 
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -49,10 +49,13 @@ def pretrain(
     optimizer = optax.adamw(schedule, weight_decay=weight_decay)
 
     def logits(weights: Any, images: jax.Array) -> jax.Array:
-        return head.apply(weights["head"], model.apply({"params": weights["model"]}, images))
+        features = model.apply({"params": weights["model"]}, images)
+        return cast(jax.Array, head.apply(weights["head"], features))
 
     def loss(weights: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
-        return optax.softmax_cross_entropy_with_integer_labels(logits(weights, images), labels).mean()
+        return optax.softmax_cross_entropy_with_integer_labels(
+            logits(weights, images), labels
+        ).mean()
 
     def step(carry: tuple[Any, Any], key: jax.Array) -> tuple[tuple[Any, Any], None]:
         weights, state = carry

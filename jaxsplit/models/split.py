@@ -1,7 +1,7 @@
 """Cutting a backbone into a device half and a server half."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 
@@ -72,7 +72,8 @@ def split(model: ViT, cut: int) -> SplitModel:
 
     def forward(half: Callable) -> Callable[[Any, Any, jax.Array], jax.Array]:
         def apply(params: Any, adapters: Any, x: jax.Array) -> jax.Array:
-            return model.apply({"params": params, "lora": adapters}, x, method=half)
+            variables = {"params": params, "lora": adapters}
+            return cast(jax.Array, model.apply(variables, x, method=half))
 
         return apply
 

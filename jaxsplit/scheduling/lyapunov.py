@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsplit.scheduling.bandwidth import min_delay_bandwidth
 from jaxsplit.scheduling.base import Observation, Schedule, Scheduler, prefix_masks
@@ -56,7 +57,7 @@ def solve_p1(
     Example:
       >>> import jax.numpy as jnp
       >>> snr = jnp.array([2e8, 1e9, 5e8])
-      >>> solve_p1(snr, jnp.float32(2e7), jnp.float32(1e-16), jnp.float32(1e-8)).mask.tolist()
+      >>> solve_p1(snr, jnp.float32(2e7), jnp.float32(1.6e-16), jnp.float32(2e-8)).mask.tolist()
       [False, True, True]
     """
     _one_of("rule", rule, Rule)
@@ -80,8 +81,8 @@ def solve_p1(
 class LyapunovParams(NamedTuple):
     """Numbers of the Lyapunov scheduler."""
 
-    v: float | jax.Array = 1.0  # dimensionless: V_t = v·τ̄²·γ^t
-    v_decay: float | jax.Array = 1.0  # γ, 1 for a constant V
+    v: ArrayLike = 1.0  # dimensionless: V_t = v·τ̄²·γ^t
+    v_decay: ArrayLike = 1.0  # γ, 1 for a constant V
 
 
 @functools.cache
@@ -115,7 +116,7 @@ def lyapunov(
     ) -> tuple[tuple[()], Schedule]:
         del key
         decay = jnp.asarray(params.v_decay) ** seen.round_index.astype(seen.delay_budget.dtype)
-        weight = params.v * seen.delay_budget**2 * decay
+        weight = jnp.asarray(params.v) * seen.delay_budget**2 * decay
         schedule = solve_p1(
             seen.snr_hz,
             seen.total_hz,

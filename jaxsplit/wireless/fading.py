@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsplit.wireless.base import ChannelModel
 from jaxsplit.wireless.geometry import power_law_gain, uniform_disc
@@ -13,11 +14,11 @@ from jaxsplit.wireless.geometry import power_law_gain, uniform_disc
 class RayleighParams(NamedTuple):
     """Numbers of the Rayleigh channel (the values are ours: FedFT's text lost its own)."""
 
-    radius_m: float | jax.Array = 100.0  # R, radius of the disc of devices
+    radius_m: ArrayLike = 100.0  # R, radius of the disc of devices
     centre_m: tuple[float, float] | jax.Array = (0.0, 0.0)  # its centre; the server is at (0, 0)
-    reference_gain_db: float | jax.Array = -30.0  # C₀, gain at the reference distance
-    reference_distance_m: float | jax.Array = 1.0  # d₀
-    path_loss_exponent: float | jax.Array = 3.0  # a
+    reference_gain_db: ArrayLike = -30.0  # C₀, gain at the reference distance
+    reference_distance_m: ArrayLike = 1.0  # d₀
+    path_loss_exponent: ArrayLike = 3.0  # a
 
 
 class RayleighState(NamedTuple):

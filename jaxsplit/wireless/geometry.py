@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
 def uniform_disc(
-    key: jax.Array, num_devices: int, radius_m: jax.Array, centre_m: jax.Array
+    key: jax.Array, num_devices: int, radius_m: ArrayLike, centre_m: ArrayLike
 ) -> jax.Array:
     r"""Positions drawn uniformly over the area of a disc.
 
@@ -35,9 +36,9 @@ def uniform_disc(
 
 def power_law_gain(
     distance_m: jax.Array,
-    reference_gain_db: jax.Array,
-    reference_distance_m: jax.Array,
-    exponent: jax.Array,
+    reference_gain_db: ArrayLike,
+    reference_distance_m: ArrayLike,
+    exponent: ArrayLike,
 ) -> jax.Array:
     r"""Mean channel power gain under power-law path loss.
 
@@ -58,7 +59,6 @@ def power_law_gain(
       >>> power_law_gain(jnp.array([1.0, 10.0]), -30.0, 1.0, 3.0)
       Array([1.e-03, 1.e-06], dtype=float32)
     """
-    distance_m = jnp.maximum(distance_m, reference_distance_m)
-    # In decibels first: a power of a ratio loses digits that a sum of logarithms keeps.
-    gain_db = reference_gain_db - 10 * exponent * jnp.log10(distance_m / reference_distance_m)
+    ratio = jnp.maximum(distance_m, reference_distance_m) / reference_distance_m
+    gain_db = jnp.asarray(reference_gain_db) - 10 * jnp.asarray(exponent) * jnp.log10(ratio)
     return 10 ** (gain_db / 10)

@@ -4,11 +4,10 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
-def snr_density(
-    gain: jax.Array, power_dbm: float | jax.Array, noise_dbm_per_hz: float | jax.Array
-) -> jax.Array:
+def snr_density(gain: jax.Array, power_dbm: ArrayLike, noise_dbm_per_hz: ArrayLike) -> jax.Array:
     r"""Received power over noise density, in Hz: the bandwidth at which the SNR would be 1.
 
     $s_n = P |h_n|^2 / N_0$ (FedFT (5)).
@@ -43,18 +42,15 @@ def shannon_rate(bandwidth_hz: jax.Array, snr_hz: jax.Array) -> jax.Array:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> shannon_rate(jnp.array([0.0, 1e6]), jnp.float32(3e6))
-      Array([      0., 2000000.], dtype=float32)
+      >>> shannon_rate(jnp.array([0.0, 1e6]), jnp.float32(3e6)).tolist()
+      [0.0, 2000000.0]
     """
     has_band = bandwidth_hz > 0
     safe_hz = jnp.where(has_band, bandwidth_hz, 1)  # 0 · log(1 + s/0) would be NaN
     return jnp.where(has_band, safe_hz * jnp.log1p(snr_hz / safe_hz) / math.log(2), 0)
 
 
-
-def transmission_delay(
-    bits: float | jax.Array, bandwidth_hz: jax.Array, snr_hz: jax.Array
-) -> jax.Array:
+def transmission_delay(bits: ArrayLike, bandwidth_hz: jax.Array, snr_hz: jax.Array) -> jax.Array:
     """Time that a payload takes on a link, bits over rate (FedFT (7), per device).
 
     Args:
@@ -70,4 +66,4 @@ def transmission_delay(
       >>> float(transmission_delay(4e6, jnp.float32(1e6), jnp.float32(3e6)))
       2.0
     """
-    return bits / shannon_rate(bandwidth_hz, snr_hz)
+    return jnp.asarray(bits) / shannon_rate(bandwidth_hz, snr_hz)

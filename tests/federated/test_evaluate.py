@@ -40,5 +40,9 @@ def test_metrics_follow_their_definitions(scheme, learning_params, world):
 def test_before_any_participation_all_devices_count(scheme, learning_params, world):
     state = init_learning(jax.random.key(0), scheme, learning_params, world)
     metrics = evaluate(state, scheme, world)
-    np.testing.assert_allclose(metrics.accuracy_participants, metrics.accuracy, rtol=1e-6)  # not 0/0
-    np.testing.assert_allclose(metrics.accuracy_mean_head, metrics.accuracy, rtol=1e-6)  # heads start equal
+    np.testing.assert_allclose(
+        metrics.accuracy_participants, metrics.accuracy, rtol=1e-6
+    )  # not 0/0
+    np.testing.assert_allclose(
+        metrics.accuracy_mean_head, metrics.accuracy, rtol=1e-6
+    )  # heads start equal

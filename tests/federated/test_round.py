@@ -12,7 +12,6 @@ import reference_round as reference
 
 from jaxsplit.federated import LearningParams, federated_round, init_learning, payload, run_chunk
 
-
 MASKS = {
     "all": [1, 1, 1, 1, 1, 1],
     "one": [0, 0, 0, 1, 0, 0],
@@ -126,9 +125,7 @@ def test_chunks_do_not_change_the_run(scheme, learning_params, world):
     def fresh():
         return init_learning(jax.random.key(1), scheme, learning_params, world)
 
-    whole, info, _ = run_chunk(
-        key, fresh(), masks, jnp.int32(0), scheme, learning_params, world
-    )
+    whole, info, _ = run_chunk(key, fresh(), masks, jnp.int32(0), scheme, learning_params, world)
     half, first, _ = run_chunk(
         key, fresh(), masks[:2], jnp.int32(0), scheme, learning_params, world
     )

@@ -1,6 +1,5 @@
 """Minimum-delay allocation against SciPy, and its invariants."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +8,6 @@ import reference_p1 as reference
 
 from jaxsplit.scheduling import equal_bandwidth, min_delay_bandwidth, slowest_delay
 from jaxsplit.wireless import shannon_rate
-
 
 allocate = jax.jit(min_delay_bandwidth)
 TOLERANCE = {jnp.float32: 5e-6, jnp.float64: 1e-12}

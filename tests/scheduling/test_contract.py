@@ -162,7 +162,11 @@ def test_a_falling_v_schedules_fewer_later():
     params = jax.tree.map(jnp.float32, scheduler.params._replace(v_decay=0.9))
     seen = observe(1)
     counts = [
-        int(scheduler.step(jax.random.key(0), (), seen._replace(round_index=jnp.int32(t)), params)[1].mask.sum())
+        int(
+            scheduler.step(jax.random.key(0), (), seen._replace(round_index=jnp.int32(t)), params)[
+                1
+            ].mask.sum()
+        )
         for t in (0, 10, 60)
     ]
     assert counts[0] >= counts[1] >= counts[2]

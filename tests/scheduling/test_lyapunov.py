@@ -1,6 +1,5 @@
 """P1 against brute force over all subsets and against the paper's Algorithm 1."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 import reference_p1 as reference
 
 from jaxsplit.scheduling import lyapunov, solve_p1
-
 
 jitted = jax.jit(solve_p1, static_argnames=("rule", "objective", "min_devices"))
 
@@ -122,7 +120,9 @@ def test_an_empty_queue_schedules_everyone_and_a_full_one_the_minimum():
 def test_vmap_equals_a_loop():
     rng = np.random.default_rng(5)
     problems = [random_problem(rng, 7) for _ in range(6)]
-    stacked = tuple(jnp.asarray(np.array(column), jnp.float32) for column in zip(*problems, strict=True))
+    stacked = tuple(
+        jnp.asarray(np.array(column), jnp.float32) for column in zip(*problems, strict=True)
+    )
     batched = jax.jit(jax.vmap(solve_p1))(*stacked)
     for i, problem in enumerate(problems):
         single = solve(problem, jnp.float32)

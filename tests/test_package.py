@@ -1,0 +1,130 @@
+"""The shape of the project: imports in one direction, one version, examples that run."""
+
+import ast
+import doctest
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from importlib.metadata import requires, version
+from pathlib import Path
+
+import pytest
+
+import jaxsplit
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "jaxsplit"
+MODULES = sorted(
+    module.name for module in pkgutil.walk_packages(jaxsplit.__path__, prefix="jaxsplit.")
+)
+
+# What a part may import of the project, from the bottom up.
+ALLOWED = {
+    "options": set(),
+    "compile_clock": set(),
+    "data": set(),
+    "costs": set(),
+    "wireless": set(),
+    "scheduling": {"wireless"},
+    "network": {"scheduling", "wireless"},
+    "models": {"data"},
+    "federated": {"costs", "data", "models"},
+    "results": {"costs", "federated", "network"},
+    "report": {"results"},
+    "plots": {"results"},
+    "simulate": {
+        "compile_clock", "data", "federated", "network", "results", "wireless",
+    },
+    "quickstart": {
+        "data", "federated", "models", "network", "options", "results", "scheduling", "simulate",
+        "wireless",
+    },
+    "cli": {"options", "plots", "quickstart", "report", "results", "simulate"},
+    "__init__": {"federated", "network", "simulate"},
+}  # fmt: skip
+
+
+def project_imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_imports_point_one_way(path):
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for module in project_imports(path):
+        name, _, rest = module.partition(".")
+        assert name not in ("experiments", "benchmarks", "tests")
+        if name == "jaxsplit" and rest and rest.split(".")[0] != part:
+            assert rest.split(".")[0] in ALLOWED[part], f"{part} must not import {module}"
+
+
+def test_the_layering_has_no_cycle():
+    for part in ALLOWED:
+        reached, stack = set(), list(ALLOWED[part])
+        while stack:
+            below = stack.pop()
+            if below not in reached:
+                reached.add(below)
+                stack.extend(ALLOWED[below])
+        assert part not in reached
+
+
+def test_one_version_for_both_distributions():
+    import jaxsplit_kernels
+
+    assert jaxsplit.__version__ == version("jaxsplit") == version("jaxsplit-kernels")
+    assert jaxsplit_kernels.__version__ == jaxsplit.__version__
+    assert f"## {jaxsplit.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"version: {jaxsplit.__version__}" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_fixed_packages_are_declared():
+    declared = {re.match(r"[\w-]+", line)[0].lower() for line in requires("jaxsplit")}
+    assert declared >= {
+        "jax", "flax", "optax", "numpy", "scipy", "transformers", "orbax-checkpoint", "chex",
+        "jaxsplit-kernels",
+    }  # fmt: skip
+
+
+def test_import_is_light():
+    """The library does not drag in what only the command line or other features need."""
+    code = (
+        "import sys, jaxsplit; "
+        "print(sorted({'torch', 'transformers', 'matplotlib', 'tyro'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_run(name):
+    failed, _ = doctest.testmod(
+        importlib.import_module(name),
+        optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE,
+    )
+    assert failed == 0
+
+
+def test_public_functions_have_examples():
+    """Each function of the scheduling, wireless and data interfaces shows its use."""
+    for module in ("scheduling", "wireless", "data"):
+        package = importlib.import_module(f"jaxsplit.{module}")
+        for name in package.__all__:
+            thing = getattr(package, name)
+            if callable(thing) and not isinstance(thing, type) and hasattr(thing, "__doc__"):
+                if name == "Partitioner":  # a type alias
+                    continue
+                assert ">>>" in (thing.__doc__ or ""), f"{module}.{name} has no example"
+
+
+def test_package_is_typed():
+    assert (PACKAGE / "py.typed").exists()
+    assert (ROOT / "kernels/src/jaxsplit_kernels/py.typed").exists()
