@@ -51,21 +51,20 @@ def main() -> None:
     (options.out / "learning_rates.json").write_text(json.dumps(rows, indent=1) + "\n")
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for policy in POLICIES:
+    for i, policy in enumerate(POLICIES):
         of = [row for row in rows if row["policy"] == policy]
-        mean, low, high = 100 * np.array([row["accuracy"] for row in of]).T
-        left.errorbar(
-            HEAD_RATES, mean, (mean - low, high - mean), label=policy, marker="o", capsize=3
-        )
-        if policy != "all_in":
-            mean, low, high = 100 * np.array([row["minus_all_in"] for row in of]).T
-            right.errorbar(
-                HEAD_RATES, mean, (mean - low, high - mean), label=policy, marker="o", capsize=3
-            )
+        for axes, name in ((left, "accuracy"), (right, "minus_all_in")):
+            if axes is right and policy == "all_in":
+                continue
+            mean, low, high = 100 * np.array([row[name] for row in of]).T
+            # Side by side, so that the intervals do not hide each other.
+            x = np.array(HEAD_RATES) * 1.06 ** (i - 2)
+            style = {"marker": "o", "capsize": 3, "color": f"C{i}", "label": policy}
+            axes.errorbar(x, mean, (mean - low, high - mean), **style)
     left.set(xscale="log", xlabel="learning rate of the heads", ylabel="final test accuracy, %")
     right.set(xscale="log", xlabel="learning rate of the heads", ylabel="minus all_in, points")
     right.axhline(0, color="k", linewidth=0.8)
-    left.legend(frameon=False)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right center", frameon=False)
     figure.suptitle(f"{options.seeds} seeds, 95 % intervals; adapters at 0.3")
     figure.savefig(options.out / "learning_rates.png", dpi=130)
 

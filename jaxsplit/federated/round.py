@@ -64,8 +64,7 @@ def init_learning(
     """
     key_adapters, key_head = jax.random.split(key)
     num_devices = world.sizes.shape[0]
-    sample = jax.eval_shape(lambda inputs: inputs[:1], world.inputs)
-    sample = jnp.zeros(sample.shape, sample.dtype)
+    sample = jnp.zeros((1, *world.inputs.shape[1:]), world.inputs.dtype)
     adapters = scheme.model.init(key_adapters, sample)["lora"]
     features = jnp.zeros((1, scheme.model.hidden_size), sample.dtype)
     head = scheme.head.init(key_head, features)
@@ -110,18 +109,79 @@ def federated_round(
     num_devices = mask.shape[0]
     group_size = min(scheme.devices_per_step, num_devices)
     count = jnp.sum(mask, dtype=jnp.int32)
-    weight = 1 / jnp.maximum(count, 1).astype(world.inputs.dtype)
+    order = _scheduled_first(mask, group_size)
 
-    # Scheduled devices first; the index N, which no device has, fills the last group.
+    # Groups of scheduled devices: batches, forward, heads, backward (2), (3).
+    def run_group(index: jax.Array, total: _Totals) -> _Totals:
+        devices = jax.lax.dynamic_slice(order, (index * group_size,), (group_size,))
+        return _train_group(key, devices, count, total, state.adapters, scheme, params, world)
+
+    total = jax.lax.fori_loop(
+        0,
+        (count + group_size - 1) // group_size,
+        run_group,
+        _Totals(
+            heads=state.heads,
+            head_optimizers=state.head_optimizers,
+            adapter_gradient=jax.tree.map(jnp.zeros_like, state.adapters),
+            loss=jnp.zeros((), world.inputs.dtype),
+        ),
+    )
+    # The server's step on ΔW (4). Momentum must not move it in a round without devices.
+    optimizer = scheme.optimizer(params.adapter_learning_rate)
+    updates, adapter_optimizer = optimizer.update(
+        total.adapter_gradient, state.adapter_optimizer, state.adapters
+    )
+    adapters, adapter_optimizer = jax.tree.map(
+        lambda new, old: jnp.where(count > 0, new, old),
+        (optax.apply_updates(state.adapters, updates), adapter_optimizer),
+        (state.adapters, state.adapter_optimizer),
+    )
+    return LearningState(
+        adapters=adapters,
+        adapter_optimizer=adapter_optimizer,
+        heads=total.heads,
+        head_optimizers=total.head_optimizers,
+        participation=state.participation + mask.astype(jnp.int32),
+    ), RoundInfo(loss=jnp.where(count > 0, total.loss, jnp.nan))
+
+
+class _Totals(NamedTuple):
+    """What the groups of a round build up."""
+
+    heads: Any  # [N, ...], those of finished groups updated
+    head_optimizers: Any  # [N, ...]
+    adapter_gradient: Any  # sum of g_n / K over finished groups
+    loss: jax.Array  # [] sum of F_n / K
+
+
+def _scheduled_first(mask: jax.Array, group_size: int) -> jax.Array:
+    """Device indices, scheduled ones first, padded to whole groups with N, which no device has."""
+    num_devices = mask.shape[0]
     order = jnp.argsort(~mask, stable=True)
-    order = jnp.where(jnp.arange(num_devices) < count, order, num_devices)
-    order = jnp.pad(order, (0, -num_devices % group_size), constant_values=num_devices)
+    order = jnp.where(jnp.arange(num_devices) < jnp.sum(mask), order, num_devices)
+    return jnp.pad(order, (0, -num_devices % group_size), constant_values=num_devices)
 
-    frozen = split_weights(scheme.model, world.backbone, cut=0)
+
+def _train_group(
+    key: jax.Array,
+    devices: jax.Array,
+    count: jax.Array,
+    total: _Totals,
+    adapters: Any,
+    scheme: Scheme,
+    params: LearningParams,
+    world: World,
+) -> _Totals:
+    """Run the stages of a round for a group of devices; the index N stands for none."""
     model = split(scheme.model, cut=0)
-    head_optimizer = scheme.optimizer(params.head_learning_rate)
+    frozen = split_weights(scheme.model, world.backbone, cut=0)
+    optimizer = scheme.optimizer(params.head_learning_rate)
 
-    # The stages of one device, unbatched.
+    # The stages, each for one device, unbatched.
+
+    def draw(device: jax.Array, indices: jax.Array, size: jax.Array) -> jax.Array:
+        return draw_batch(jax.random.fold_in(key, device), indices, size, scheme.batch_size)
 
     def embed(inputs: jax.Array) -> jax.Array:
         return model.device_forward(frozen.device, {}, inputs)
@@ -133,70 +193,40 @@ def federated_round(
         logits = scheme.head.apply(head, features)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-    def update_head(head: Any, optimizer: Any, gradient: Any) -> tuple[Any, Any]:
-        updates, optimizer = head_optimizer.update(gradient, optimizer, head)
-        return optax.apply_updates(head, updates), optimizer
+    def update_head(head: Any, state: Any, gradient: Any) -> tuple[Any, Any]:
+        updates, state = optimizer.update(gradient, state, head)
+        return optax.apply_updates(head, updates), state
 
-    def run_group(index: jax.Array, carry: tuple) -> tuple:
-        heads, optimizers, adapter_gradient, loss_sum = carry
-        devices = jax.lax.dynamic_slice(order, (index * group_size,), (group_size,))
-        here = devices < num_devices
-        of_group = jnp.minimum(devices, num_devices - 1)  # gathers stay inside the arrays
+    num_devices = world.sizes.shape[0]
+    safe = jnp.minimum(devices, num_devices - 1)  # what is read for "none" is not used
+    heads, states = jax.tree.map(lambda leaf: leaf[safe], (total.heads, total.head_optimizers))
 
-        # 1. Each device draws a mini-batch and embeds it; the server encodes what arrives.
-        keys = jax.vmap(lambda device: jax.random.fold_in(key, device))(devices)
-        batch = jax.vmap(draw_batch, in_axes=(0, 0, 0, None))(
-            keys, world.indices[of_group], world.sizes[of_group], scheme.batch_size
-        )
-        tokens = jax.vmap(embed)(world.inputs[batch])
-        features, backward = jax.vjp(
-            lambda adapters: jax.vmap(encode, in_axes=(None, 0))(adapters, tokens), state.adapters
-        )
-        # 2. Each device computes its loss, its head's gradient and that of the features (2).
-        group_heads = jax.tree.map(lambda leaf: leaf[of_group], heads)
-        group_optimizers = jax.tree.map(lambda leaf: leaf[of_group], optimizers)
-        losses, (head_gradient, feature_gradient) = jax.vmap(
-            jax.value_and_grad(device_loss, argnums=(0, 1))
-        )(group_heads, features, world.labels[batch])
-        # 3. It updates its own head (3); writes to device N are dropped.
-        group_heads, group_optimizers = jax.vmap(update_head)(
-            group_heads, group_optimizers, head_gradient
-        )
-        heads, optimizers = jax.tree.map(
-            lambda all_, group: all_.at[devices].set(group, mode="drop"),
-            (heads, optimizers),
-            (group_heads, group_optimizers),
-        )
-        # 4. The server finishes the chain rule; the weights make it the mean over S_t (4).
-        weights = jnp.where(here, weight, 0)
-        (gradient,) = backward(feature_gradient * weights[:, None, None])
-        adapter_gradient = jax.tree.map(jnp.add, adapter_gradient, gradient)
-        return heads, optimizers, adapter_gradient, loss_sum + jnp.sum(weights * losses)
-
-    num_groups = (count + group_size - 1) // group_size
-    nothing = jax.tree.map(jnp.zeros_like, state.adapters)
-    heads, head_optimizers, gradient, loss = jax.lax.fori_loop(
-        0,
-        num_groups,
-        run_group,
-        (state.heads, state.head_optimizers, nothing, jnp.zeros_like(weight)),
+    # 1. Devices embed their mini-batches, the server encodes what arrives.
+    batch = jax.vmap(draw)(devices, world.indices[safe], world.sizes[safe])
+    tokens = jax.vmap(embed)(world.inputs[batch])
+    features, backward = jax.vjp(
+        lambda adapters: jax.vmap(encode, in_axes=(None, 0))(adapters, tokens), adapters
     )
-    updates, adapter_optimizer = scheme.optimizer(params.adapter_learning_rate).update(
-        gradient, state.adapter_optimizer, state.adapters
+    # 2. Devices compute their losses and the gradients of heads and features (2).
+    losses, (head_gradient, feature_gradient) = jax.vmap(
+        jax.value_and_grad(device_loss, argnums=(0, 1))
+    )(heads, features, world.labels[batch])
+    # 3. Devices update their heads (3); writes to the index N are dropped.
+    updated = jax.vmap(update_head)(heads, states, head_gradient)
+    heads, states = jax.tree.map(
+        lambda everyone, group: everyone.at[devices].set(group, mode="drop"),
+        (total.heads, total.head_optimizers),
+        updated,
     )
-    adapters = optax.apply_updates(state.adapters, updates)
-    adapters, adapter_optimizer = jax.tree.map(  # momentum must not move ΔW in an empty round
-        lambda new, old: jnp.where(count > 0, new, old),
-        (adapters, adapter_optimizer),
-        (state.adapters, state.adapter_optimizer),
-    )
-    return LearningState(
-        adapters=adapters,
-        adapter_optimizer=adapter_optimizer,
+    # 4. The server finishes the chain rule; the weights make the sum a mean over S_t (4).
+    weights = jnp.where(devices < num_devices, 1 / count.astype(losses.dtype), 0)
+    (gradient,) = backward(feature_gradient * weights[:, None, None])
+    return _Totals(
         heads=heads,
-        head_optimizers=head_optimizers,
-        participation=state.participation + mask.astype(jnp.int32),
-    ), RoundInfo(loss=jnp.where(count > 0, loss, jnp.nan))
+        head_optimizers=states,
+        adapter_gradient=jax.tree.map(jnp.add, total.adapter_gradient, gradient),
+        loss=total.loss + jnp.sum(weights * losses),
+    )
 
 
 def payload(scheme: Scheme, world: World) -> Payload:

@@ -77,12 +77,10 @@ def tabulate(function: Callable, x) -> np.ndarray:
 
 
 def fit_below():
-    """log(1 + v) / s on the branch -1 side, v - log(1 + v) = s^2 / 2; ten times looser past 19."""
+    """Log(1 + v) / s on the branch -1 side, v - log(1 + v) = s^2 / 2; ten times looser past 19."""
     s = crowded(1e-3, 56.0)
     start = lambda s: s + s * s / 3 if s < 2 else s * s / 2 + mpmath.log(1 + s * s / 2)  # noqa: E731
-    v = tabulate(
-        lambda s: mpmath.findroot(lambda v: v - mpmath.log1p(v) - s * s / 2, start(s)), s
-    )
+    v = tabulate(lambda s: mpmath.findroot(lambda v: v - mpmath.log1p(v) - s * s / 2, start(s)), s)
     tolerance = (s * s / 2 + np.log1p(v)) / s * np.where(s < 19, 1, 10)
     return lawson(s, np.log1p(v) / s, tolerance, 4, 5)
 
@@ -95,11 +93,9 @@ def fit_middle():
 
 
 def fit_large():
-    """log W0 as a function of x = log z, 2.99 to 710; a thousand times looser past float32."""
+    """Log W0 as a function of x = log z, 2.99 to 710; a thousand times looser past float32."""
     x = crowded(2.99, 710.0)
-    w = tabulate(
-        lambda x: mpmath.findroot(lambda w: w + mpmath.log(w) - x, x - mpmath.log(x)), x
-    )
+    w = tabulate(lambda x: mpmath.findroot(lambda w: w + mpmath.log(w) - x, x - mpmath.log(x)), x)
     return lawson(x, np.log(w), w * np.where(x < 89, 1, 1000), 5, 5)
 
 

@@ -1,5 +1,5 @@
-"""The bandwidth that a rate needs on a Shannon link."""
+"""The bandwidth that carries a rate over an additive white Gaussian noise link."""
 
-from jaxsplit_kernels.bandwidth.kernel import bandwidth_for_rate
+from .kernel import bandwidth_for_rate as bandwidth_for_rate
 
 __all__ = ["bandwidth_for_rate"]

@@ -1,5 +1,7 @@
-"""The real branches of the Lambert W function."""
+"""The real Lambert W function: both branches and two parametrisations that keep every digit."""
 
-from jaxsplit_kernels.lambertw.kernel import lambertw
+from .kernel import lambertw as lambertw
+from .kernel import lambertw_exp as lambertw_exp
+from .kernel import lambertwm1_negexp as lambertwm1_negexp
 
-__all__ = ["lambertw"]
+__all__ = ["lambertw", "lambertw_exp", "lambertwm1_negexp"]
