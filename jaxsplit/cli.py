@@ -65,20 +65,22 @@ def _one_line(box: str) -> str:
 def _run_quickstart(config: QuickstartConfig, console: Console) -> None:
     config.check()
     check_writable_folder("out", config.out)
-    with console.status("backbone: training on digits 0-4, or from the cache"):
-        foundation_model()
     progress = Progress(
         TextColumn("{task.description:>15}"),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} rounds"),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
         console=console,
     )
     with progress:
-        task = progress.add_task("compiling", total=config.total_rounds)
+        task = progress.add_task("backbone", total=None, visible=False, unit="epochs")
+        foundation_model(
+            lambda done, epochs: progress.update(task, completed=done, total=epochs, visible=True)
+        )
+        task = progress.add_task("compiling", total=config.total_rounds, unit="rounds")
         result = quickstart(
             config,
             lambda policy, rounds: progress.update(task, advance=rounds, description=policy),

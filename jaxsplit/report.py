@@ -73,9 +73,9 @@ def summary_rows(result: xr.Dataset) -> dict[str, list[str]]:
         took_part = float(of.scheduled.any("round").mean())
         for name, cell in {
             "final test accuracy, %": _percent(mean_interval(of.accuracy[:, -1].values)),
-            f"… minus {reference}, points": _difference(
-                paired_difference(result, policy, reference)
-            ),
+            f"… minus {reference}, points": "reference"
+            if policy == reference
+            else _difference(paired_difference(result, policy, reference)),
             "… of devices that took part, %": _percent(
                 mean_interval(of.accuracy_participants[:, -1].values)
             ),

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
+from safetensors import safe_open
 
 import jaxsplit
 from jaxsplit import quickstart as module
@@ -98,6 +99,8 @@ def test_the_backbone_is_cached(cache_folder, monkeypatch):
     files = list(cache_folder.iterdir())
     assert len(files) == 1
     assert files[0].suffix == ".safetensors"
+    with safe_open(files[0], "numpy") as file:
+        assert float(file.metadata()["test_accuracy"]) > 0.85  # on digits 0-4
     monkeypatch.setattr(module, "pretrain", None)  # a second training would fail
     first, second = (foundation_model(cache_folder=cache_folder) for _ in range(2))
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), first, second))

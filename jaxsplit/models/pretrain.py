@@ -1,5 +1,7 @@
 """Central training of a small backbone, for a user who brings no checkpoint."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, cast
 
 import flax.linen as nn
@@ -20,6 +22,7 @@ def pretrain(
     batch_size: int = 64,
     peak_learning_rate: float = 3e-3,
     weight_decay: float = 0.05,
+    progress: Callable[[int, int], None] = lambda done, epochs: None,
 ) -> tuple[Any, float]:
     """Train a backbone and a linear head on a data set, centrally, with AdamW and a cosine rate.
 
@@ -33,6 +36,7 @@ def pretrain(
       batch_size: images per step.
       peak_learning_rate: after a warm-up over the first tenth of the steps.
       weight_decay: AdamW's.
+      progress: called after each epoch with the epochs done and their number.
 
     Returns:
       `(params, test_accuracy)`: the backbone's weights (the head is dropped) and its accuracy.
@@ -44,7 +48,8 @@ def pretrain(
         "model": model.init(key_model, inputs[:1])["params"],
         "head": head.init(key_head, jnp.zeros((1, model.hidden_size))),
     }
-    steps = max(1, epochs * len(labels) // batch_size)
+    steps_per_epoch = max(1, len(labels) // batch_size)
+    steps = epochs * steps_per_epoch
     schedule = optax.warmup_cosine_decay_schedule(0, peak_learning_rate, steps // 10, steps)
     optimizer = optax.adamw(schedule, weight_decay=weight_decay)
 
@@ -67,12 +72,15 @@ def pretrain(
         updates, state = optimizer.update(gradient, state, weights)
         return (optax.apply_updates(weights, updates), state), None
 
-    @jax.jit
-    def train(weights: Any) -> Any:
-        carry = (weights, optimizer.init(weights))
-        return jax.lax.scan(step, carry, jax.random.split(key_steps, steps))[0][0]
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train_epoch(carry: tuple[Any, Any], key: jax.Array) -> tuple[Any, Any]:
+        return jax.lax.scan(step, carry, jax.random.split(key, steps_per_epoch))[0]
 
+    carry = (weights, optimizer.init(weights))
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts and floats
-        weights = train(weights)
+        for epoch in range(epochs):
+            carry = jax.block_until_ready(train_epoch(carry, jax.random.fold_in(key_steps, epoch)))
+            progress(epoch + 1, epochs)
+    weights = carry[0]
     predicted = jnp.argmax(logits(weights, jnp.asarray(dataset.test_inputs)), axis=-1)
     return weights["model"], float(jnp.mean(predicted == dataset.test_labels))
