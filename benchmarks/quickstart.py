@@ -1,15 +1,16 @@
 """The quickstart as a user meets it: wall time, memory, and whether its claims hold.
 
-    python benchmarks/quickstart.py
+    python benchmarks/quickstart.py [FIGURE.png]
 
 Runs `jaxsplit quickstart` twice with an empty and then a filled cache, reads the result file,
-checks the claims, and writes benchmarks/results/quickstart.json.
+checks the claims, writes benchmarks/results/quickstart.json and keeps the figure if asked.
 """
 
 import json
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -55,6 +56,8 @@ def main() -> None:
         cold_s, memory_gib = run_quickstart(folder)
         warm_s, _ = run_quickstart(folder)
         result = xr.load_dataset(folder / "quickstart.nc")
+        if len(sys.argv) > 1:
+            shutil.copy(folder / "quickstart.png", sys.argv[1])
     reference, *others = (str(policy) for policy in result.policy.values)
     running = {policy: running_delay(result, policy)[:, 99:] for policy in LYAPUNOV}
     figures = {

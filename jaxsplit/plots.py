@@ -65,7 +65,7 @@ def comparison_figure(result: xr.Dataset) -> Figure:
     for axes in panels[0, :2]:
         axes.set_ylim(0, 100)
     panels[0, 2].set(xlabel="round", ylabel="virtual queue Q / τ̄, rounds", yscale="symlog")
-    panels[0, 2].set_ylim(bottom=0)
+    panels[0, 2].set_ylim(bottom=-0.2)  # a queue that stays at 0 is a line, too
     panels[1, 2].set(
         xlabel="round", ylabel=f"scheduled devices (mean of {window} rounds)", ylim=(0, None)
     )

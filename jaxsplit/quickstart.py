@@ -40,7 +40,7 @@ POLICIES: dict[str, Callable[[], Scheduler]] = {
 BACKBONE = ViT(
     patch_size=2,
     hidden_size=32,
-    num_hidden_layers=3,
+    num_hidden_layers=2,
     num_attention_heads=4,
     intermediate_size=128,
 )

@@ -16,8 +16,8 @@ from jaxsplit.models import split, split_weights
 class LearningParams(NamedTuple):
     """Numbers of a learning run: sweep over them with one trace."""
 
-    adapter_learning_rate: ArrayLike = 0.1  # η of the global adapters
-    head_learning_rate: ArrayLike = 0.1  # η of the personal heads
+    adapter_learning_rate: ArrayLike = 0.3  # η of the global adapters
+    head_learning_rate: ArrayLike = 0.01  # η of the personal heads
 
 
 class World(NamedTuple):
