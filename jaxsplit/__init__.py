@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from jaxsplit.federated import LearningParams, Scheme
 from jaxsplit.network import Network, NetworkParams, run_network
-from jaxsplit.simulate import NonFiniteLossError, run
+from jaxsplit.simulate import NonFiniteError, run
 
 __version__ = version("jaxsplit")
 
@@ -16,7 +16,7 @@ __all__ = [
     "LearningParams",
     "Network",
     "NetworkParams",
-    "NonFiniteLossError",
+    "NonFiniteError",
     "Scheme",
     "run",
     "run_network",

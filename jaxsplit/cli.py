@@ -24,7 +24,7 @@ from jaxsplit.plots import comparison_figure, save_figure
 from jaxsplit.quickstart import QuickstartConfig, foundation_model, quickstart
 from jaxsplit.report import rounds_above, summary_table
 from jaxsplit.results import save
-from jaxsplit.simulate import NonFiniteLossError
+from jaxsplit.simulate import NonFiniteError
 
 _FINISHED = ".finished"  # below --out: what an interrupted run had finished
 
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _run_quickstart(config, Console(width=None if sys.stdout.isatty() else 140))
     except OptionError as error:
         _fail(2, f"{_flag(error.option)} {_shown(error.value)}: give {error.allowed}")
-    except (NonFiniteLossError, OSError) as error:
+    except (NonFiniteError, OSError) as error:
         _fail(1, str(error))
     except KeyboardInterrupt:
         _fail(130, "interrupted; policies that had finished are kept, the same command resumes")

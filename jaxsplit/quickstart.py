@@ -221,7 +221,7 @@ def quickstart(
 
     Raises:
       OptionError: a wrong option.
-      NonFiniteLossError: the training diverged.
+      NonFiniteError: the training diverged, or a delay is not finite.
     """
     config.check()
     backbone = foundation_model(cache_folder=cache_folder)

@@ -25,8 +25,8 @@ from jaxsplit.results import describe_run
 from jaxsplit.wireless import transmission_delay
 
 
-class NonFiniteLossError(RuntimeError):
-    """The training loss became infinite or NaN."""
+class NonFiniteError(RuntimeError):
+    """A training loss or a delay became infinite or NaN."""
 
 
 @functools.partial(jax.jit, static_argnames=("network", "num_rounds", "warmup_rounds"))
@@ -90,7 +90,7 @@ def run(
 
     Raises:
       ValueError: no seeds, fewer than one round, more devices than samples.
-      NonFiniteLossError: the training diverged.
+      NonFiniteError: the training diverged, or a delay is not finite.
     """
     for name, value in (("num_rounds", num_rounds), ("evaluate_every", evaluate_every)):
         if value < 1:
@@ -158,6 +158,8 @@ def _run_seed(
             warmup_rounds,
         )
         mask = np.asarray(schedule.mask)
+        fix = "some number of the network is beyond what a radio, or float32, can hold"
+        _check_finite("delay", np.asarray(delay_s), 0, seed, fix)
 
         # An empty chunk first: it evaluates the initial state with the same compiled program.
         chunks = -(-num_rounds // evaluate_every)
@@ -178,7 +180,9 @@ def _run_seed(
                 world,
             )
             loss = np.asarray(info.loss)
-            _check_finite(loss, padded[rows], first_round, seed)
+            busy = padded[rows].any(axis=-1)
+            fix = "lower the learning rates"
+            _check_finite("training loss", np.where(busy, loss, 0), first_round, seed, fix)
             losses.append(loss)
             evaluations.append(jax.tree.map(np.asarray, evaluation))
             progress(min(evaluate_every, num_rounds - first_round) if chunk else 0)
@@ -199,10 +203,9 @@ def _run_seed(
     )
 
 
-def _check_finite(loss: np.ndarray, masks: np.ndarray, first_round: int, seed: int) -> None:
-    bad = np.flatnonzero(masks.any(axis=-1) & ~np.isfinite(loss))
+def _check_finite(what: str, values: np.ndarray, first_round: int, seed: int, fix: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(values))
     if bad.size:
-        raise NonFiniteLossError(
-            f"the training loss is {loss[bad[0]]} in round {first_round + bad[0]} of seed {seed}: "
-            "lower the learning rates"
+        raise NonFiniteError(
+            f"the {what} is {values[bad[0]]} in round {first_round + bad[0]} of seed {seed}: {fix}"
         )

@@ -171,7 +171,7 @@ def test_unknown_commands_are_named(arguments, capsys):
 
 def test_divergence_and_interruption_write_nothing(user_cache, tmp_path, monkeypatch, capsys):
     for failure, code, words in (
-        (jaxsplit.NonFiniteLossError("the training loss is nan in round 3"), 1, "round 3"),
+        (jaxsplit.NonFiniteError("the training loss is nan in round 3"), 1, "round 3"),
         (KeyboardInterrupt(), 130, "the same command resumes"),
         (OSError(28, "No space left on device"), 1, "No space left"),
     ):
@@ -227,7 +227,18 @@ def test_a_diverging_run_says_where(cache_folder):
     config = QuickstartConfig(
         **(SHORT | {"seeds": 1}), policies=("all_in",), adapter_learning_rate=1e30
     )
-    with pytest.raises(jaxsplit.NonFiniteLossError, match=r"round \d+ of seed 0: lower"):
+    with pytest.raises(jaxsplit.NonFiniteError, match=r"loss is \w+ in round \d+ of seed 0: low"):
+        quickstart(config, cache_folder=cache_folder)
+
+
+@pytest.mark.parametrize(
+    ("policy", "power_dbm"), [("all_in", 1e5), *((policy, -1e5) for policy in module.POLICIES)]
+)
+def test_impossible_radio_says_so(policy, power_dbm, cache_folder):
+    config = QuickstartConfig(**(SHORT | {"seeds": 1}), policies=(policy,), power_dbm=power_dbm)
+    with pytest.raises(
+        jaxsplit.NonFiniteError, match=r"the delay is (nan|inf) in round 0 of seed 0"
+    ):
         quickstart(config, cache_folder=cache_folder)
 
 

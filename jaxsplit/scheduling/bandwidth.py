@@ -8,8 +8,8 @@ from jaxsplit_kernels import bandwidth_for_rate
 
 from jaxsplit.wireless.link import shannon_rate, transmission_delay
 
-# Newton's error on the equation below, worst of 600 sets of up to 100 devices with channels
-# spread over six decades, in float64: 1e-4 after four steps, 1e-7 after five, 1e-13 after six.
+# Enough for rounding in float64 on channels spread over six decades, from a band-limited to a
+# power-limited cell (tests/scheduling/test_bandwidth.py).
 _NEWTON_STEPS = 6
 
 
