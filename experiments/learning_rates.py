@@ -2,7 +2,7 @@
 
     python experiments/learning_rates.py [--out results/learning_rates]
 
-Personal heads see 35 samples each. With a fast head rate they fit those by themselves, the
+Personal heads see 35 or 36 samples each. With a fast head rate they fit those by themselves, the
 gradient of the features vanishes, and the shared adapters stop learning: All-in, which moves
 every head in every round, then suffers most. This experiment shows where that happens.
 """

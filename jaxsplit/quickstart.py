@@ -1,5 +1,6 @@
 """The quickstart: FedFT on real handwritten digits, four kinds of scheduling compared."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -17,6 +18,7 @@ import platformdirs
 import xarray as xr
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.typing import ArrayLike
+from safetensors import SafetensorError
 from safetensors.flax import load_file, save_file
 
 from jaxsplit.data import digits
@@ -187,7 +189,7 @@ def foundation_model(
     }
     folder = cache_folder or platformdirs.user_cache_path("jaxsplit") / "backbones"
     path = folder / f"digits-vit-{_digest(recipe)}.safetensors"
-    if path.exists():
+    with contextlib.suppress(FileNotFoundError, SafetensorError):  # absent or damaged: train
         return unflatten_dict(load_file(path), sep="/")
     dataset = digits(PRETRAINING_CLASSES)
     params, accuracy = pretrain(jax.random.key(0), BACKBONE, dataset, progress=progress)

@@ -106,6 +106,17 @@ def test_the_backbone_is_cached(cache_folder, monkeypatch):
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), first, second))
 
 
+def test_a_damaged_cache_is_trained_anew(cache_folder, tmp_path, monkeypatch):
+    (whole,) = cache_folder.iterdir()
+    damaged = tmp_path / whole.name
+    damaged.write_bytes(whole.read_bytes()[:1000])
+    params = foundation_model(cache_folder=cache_folder)
+    monkeypatch.setattr(module, "pretrain", lambda *_, **__: (params, 0.9))
+    again = foundation_model(cache_folder=tmp_path)
+    assert jax.tree.structure(again) == jax.tree.structure(params)
+    assert len(damaged.read_bytes()) > 1000  # mended
+
+
 def test_command_line_writes_a_result_and_a_figure(user_cache, tmp_path, capsys):
     out = tmp_path / "deep" / "folder"
     main([

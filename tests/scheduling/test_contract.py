@@ -1,11 +1,16 @@
 """What holds for every scheduler, and what each baseline promises."""
 
+import functools
+import re
+from pathlib import Path
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsplit import scheduling
 from jaxsplit.scheduling import (
     Observation,
     aaba,
@@ -13,6 +18,7 @@ from jaxsplit.scheduling import (
     equal_bandwidth,
     greedy,
     lyapunov,
+    min_delay_bandwidth,
     slowest_delay,
     virtual_queue,
 )
@@ -121,8 +127,6 @@ def test_aaba_is_the_largest_equal_split_that_fits():
 
 
 def test_greedy_meets_the_budget_and_could_not_take_one_more():
-    from jaxsplit.scheduling import min_delay_bandwidth
-
     scheduler = jax.jit(step(greedy()))
     for seed in range(30):
         seen = observe(seed)
@@ -171,6 +175,18 @@ def test_a_falling_v_schedules_fewer_later():
     ]
     assert counts[0] >= counts[1] >= counts[2]
     assert counts[0] > counts[2]
+
+
+def test_scheduler_of_the_contributing_guide_works():
+    """The example that newcomers copy runs as it stands and keeps the contract."""
+    guide = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", guide, flags=re.S)
+    names = {**vars(scheduling), "functools": functools, "jax": jax, "jnp": jnp}
+    exec(snippet, names)
+    scheduler = jax.jit(step(names["random_k"](3)))
+    masks = [scheduler(jax.random.key(seed), observe(0)).mask for seed in range(20)]
+    assert all(mask.sum() == 3 for mask in masks)
+    assert np.all(np.sum(masks, axis=0) > 0)  # every device has its turn
 
 
 def test_unknown_allocation_is_named():
