@@ -34,8 +34,10 @@ def user_cache(cache_folder, monkeypatch):
 
 @pytest.fixture(scope="module")
 def result(cache_folder):
-    with jax.numpy_dtype_promotion("strict"):
-        return quickstart(QuickstartConfig(**SHORT), cache_folder=cache_folder)
+    before = run_chunk._cache_size()  # other tests may have filled it
+    result = quickstart(QuickstartConfig(**SHORT), cache_folder=cache_folder)
+    assert run_chunk._cache_size() - before == 1  # one trace for five policies and two seeds
+    return result
 
 
 def test_result_is_labelled(result):
@@ -92,7 +94,7 @@ def test_runs_are_reproducible_and_do_not_retrace(cache_folder, result):
         ),
         cache_folder=cache_folder,
     )
-    assert run_chunk._cache_size() == before == 1  # one trace for every seed, policy and number
+    assert run_chunk._cache_size() == before  # another number of seeds, other numbers: no trace
 
 
 def test_the_backbone_is_cached(cache_folder, monkeypatch):
