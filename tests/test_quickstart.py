@@ -36,7 +36,7 @@ def user_cache(cache_folder, monkeypatch):
 def result(cache_folder):
     before = run_chunk._cache_size()  # other tests may have filled it
     result = quickstart(QuickstartConfig(**SHORT), cache_folder=cache_folder)
-    assert run_chunk._cache_size() - before == 1  # one trace for five policies and two seeds
+    assert run_chunk._cache_size() <= before + 1  # one trace for five policies and two seeds
     return result
 
 
