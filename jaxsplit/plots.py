@@ -1,5 +1,6 @@
 """Figures of results."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,15 @@ from matplotlib.figure import Figure
 
 from jaxsplit.results import atomic_path, mean_interval
 
-_COLOURS = ("#222222", "#0072b2", "#56b4e9", "#d55e00", "#009e73", "#cc79a7")  # colour-blind safe
+# Colour-blind safe; a policy keeps its colour in every figure.
+_COLOURS = {
+    "all_in": "#222222",
+    "lyapunov_bound": "#0072b2",
+    "lyapunov_count": "#56b4e9",
+    "greedy": "#d55e00",
+    "aaba": "#009e73",
+}
+_OTHER_COLOURS = ("#cc79a7", "#e69f00", "#7f7f7f", "#8c564b")
 
 
 def _band(axes: Axes, x: np.ndarray, values: xr.DataArray, colour: str, label: str) -> None:
@@ -49,9 +58,10 @@ def comparison_figure(result: xr.Dataset) -> Figure:
     # All-in takes several times longer than the others: show the span that all have reached.
     end_s = float(result.eval_time_s.isel(eval_round=-1).mean("seed").min())
     grid_s = np.linspace(0, end_s, 200)
-    for policy, colour in zip(result.policy.values, _COLOURS, strict=False):
-        of = result.sel(policy=policy)
-        label = str(policy)
+    others = itertools.cycle(_OTHER_COLOURS)
+    for label in map(str, result.policy.values):
+        of = result.sel(policy=label)
+        colour = _COLOURS.get(label) or next(others)
         for row, values in enumerate((of.accuracy * 100, of.test_loss)):
             _band(panels[row, 0], of.eval_round.values, values, colour, label)
             at_time = _on_common_time(values, of.eval_time_s, grid_s)
@@ -65,7 +75,8 @@ def comparison_figure(result: xr.Dataset) -> Figure:
     for axes in panels[0, :2]:
         axes.set_ylim(0, 100)
     panels[0, 2].set(xlabel="round", ylabel="virtual queue Q / τ̄, rounds", yscale="symlog")
-    panels[0, 2].set_ylim(bottom=-0.2)  # a queue that stays at 0 is a line, too
+    # A queue that stays at 0 is a line, too.
+    panels[0, 2].set_ylim(-0.2, max(1.0, 1.5 * float(result.queue.max()) / budget))
     panels[1, 2].set(
         xlabel="round", ylabel=f"scheduled devices (mean of {window} rounds)", ylim=(0, None)
     )
