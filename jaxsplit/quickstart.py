@@ -47,6 +47,12 @@ BACKBONE = ViT(
     intermediate_size=128,
 )
 PRETRAINING_CLASSES = (0, 1, 2, 3, 4)
+PRETRAINING: dict[str, Any] = {
+    "epochs": 60,
+    "batch_size": 64,
+    "peak_learning_rate": 3e-3,
+    "weight_decay": 0.05,
+}
 FINE_TUNING_CLASSES = (5, 6, 7, 8, 9)
 _VERSIONS = ("jaxsplit", "jax", "flax", "optax")
 
@@ -120,8 +126,7 @@ class QuickstartConfig:
 
     def network_params(self, policy: str) -> NetworkParams:
         """The network's numbers under a policy."""
-        params = self.network(policy).default_params()
-        scheduler = params.scheduler
+        scheduler = POLICIES[policy]().params
         if isinstance(scheduler, LyapunovParams):
             scheduler = scheduler._replace(v=self.v)
         return NetworkParams(
@@ -184,6 +189,7 @@ def foundation_model(
     recipe = {
         "model": repr(BACKBONE),
         "classes": PRETRAINING_CLASSES,
+        "training": PRETRAINING,
         "jaxsplit": version("jaxsplit"),
         "jax": version("jax"),
     }
@@ -192,7 +198,9 @@ def foundation_model(
     with contextlib.suppress(FileNotFoundError, SafetensorError):  # absent or damaged: train
         return unflatten_dict(load_file(path), sep="/")
     dataset = digits(PRETRAINING_CLASSES)
-    params, accuracy = pretrain(jax.random.key(0), BACKBONE, dataset, progress=progress)
+    params, accuracy = pretrain(
+        jax.random.key(0), BACKBONE, dataset, progress=progress, **PRETRAINING
+    )
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         save_file(
@@ -201,6 +209,24 @@ def foundation_model(
             metadata={**{k: str(v) for k, v in recipe.items()}, "test_accuracy": str(accuracy)},
         )
     return params
+
+
+def _run_policy(
+    config: QuickstartConfig, policy: str, backbone: Any, progress: Callable[[int], None]
+) -> xr.Dataset:
+    return run(
+        range(config.seeds),
+        config.network(policy),
+        config.scheme(),
+        backbone,
+        digits(FINE_TUNING_CLASSES),
+        num_rounds=config.rounds,
+        network_params=config.network_params(policy),
+        learning_params=config.learning_params(),
+        warmup_rounds=config.warmup_rounds,
+        evaluate_every=config.evaluate_every,
+        progress=progress,
+    )
 
 
 def quickstart(
@@ -227,7 +253,6 @@ def quickstart(
     """
     config.check()
     backbone = foundation_model(cache_folder=cache_folder)
-    dataset = digits(FINE_TUNING_CLASSES)
     setting = {
         "title": "jaxsplit quickstart: FedFT on handwritten digits 5-9",
         "configuration": json.dumps(dataclasses.asdict(config) | {"out": str(config.out)}),
@@ -246,21 +271,7 @@ def quickstart(
             runs.append(xr.load_dataset(kept, engine="h5netcdf"))
             progress(policy, config.seeds * config.rounds)
             continue
-        runs.append(
-            run(
-                range(config.seeds),
-                config.network(policy),
-                config.scheme(),
-                backbone,
-                dataset,
-                num_rounds=config.rounds,
-                network_params=config.network_params(policy),
-                learning_params=config.learning_params(),
-                warmup_rounds=config.warmup_rounds,
-                evaluate_every=config.evaluate_every,
-                progress=functools.partial(progress, policy),
-            )
-        )
+        runs.append(_run_policy(config, policy, backbone, functools.partial(progress, policy)))
         if kept:
             kept.parent.mkdir(parents=True, exist_ok=True)
             save(runs[-1], kept)

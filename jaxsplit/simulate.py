@@ -99,6 +99,7 @@ def run(
         raise ValueError("seeds is empty: give at least one")
     network_params = as_arrays(network_params or network.default_params())
     learning_params = as_arrays(learning_params or LearningParams())
+    backbone = jax.tree.map(jnp.asarray, backbone)  # to the device once, not once per seed
     runs = [
         _run_seed(
             seed,
@@ -140,7 +141,7 @@ def _run_seed(
         key_network, key_init, key_rounds = jax.random.split(jax.random.key(seed), 3)
         partition = partitioner(seed, dataset.train_labels, network.num_devices)
         world = World(
-            backbone=jax.tree.map(jnp.asarray, backbone),
+            backbone=backbone,
             inputs=jnp.asarray(dataset.train_inputs),
             labels=jnp.asarray(dataset.train_labels),
             indices=jnp.asarray(partition.indices),

@@ -18,10 +18,10 @@ def pretrain(
     model: ViT,
     dataset: Dataset,
     *,
-    epochs: int = 60,
-    batch_size: int = 64,
-    peak_learning_rate: float = 3e-3,
-    weight_decay: float = 0.05,
+    epochs: int,
+    batch_size: int,
+    peak_learning_rate: float,
+    weight_decay: float,
     progress: Callable[[int, int], None] = lambda done, epochs: None,
 ) -> tuple[Any, float]:
     """Train a backbone and a linear head on a data set, centrally, with AdamW and a cosine rate.

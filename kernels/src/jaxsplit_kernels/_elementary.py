@@ -33,8 +33,8 @@ def horner(coefficients: tuple[float, ...], x: jax.Array) -> jax.Array:
 def neg_log1m(d: jax.Array) -> jax.Array:
     r"""Return $-\log(1 - d)$ for $|d| < 0.35$ to about one ulp.
 
-    XLA's float32 ``log1p`` errs by 2.5 ulp and costs twice a ``log``. With $r = d / (2 - d)$ the
-    answer is $2\,\mathrm{artanh}\,r$, a short series whose corrections are small.
+    XLA's float32 ``log1p`` errs by more, and costs more. With $r = d / (2 - d)$ the answer is
+    $2\,\mathrm{artanh}\,r$, a short series whose corrections are small.
     """
     r = d / (2 - d)
     return 2 * (r + _artanh_tail(r))
