@@ -78,7 +78,9 @@ def test_gradient_is_the_identity():
 
     np.testing.assert_array_equal(jax.grad(loss)(x), weight)
     np.testing.assert_array_equal(jax.jit(jax.grad(loss))(x), weight)
-    np.testing.assert_array_equal(jax.jvp(lambda x: compress(KEY, x, 0.2, 7)[0], (x,), (weight,))[1], weight)
+    np.testing.assert_array_equal(
+        jax.jvp(lambda x: compress(KEY, x, 0.2, 7)[0], (x,), (weight,))[1], weight
+    )
     # ratio, levels, the bits and the key have none, also as arguments that are traced
 
     def total(x, ratio):
@@ -174,5 +176,5 @@ def test_bad_input(x, ratio, levels, message):
 
 def test_bad_fields():
     q, _, _ = stages(KEY, cases.Case((2, 50), 0.2, 7))
-    with pytest.raises(ValueError, match="^compressed_bits: q.mask must be bool of shape"):
+    with pytest.raises(ValueError, match=r"^compressed_bits: q\.mask must be bool of shape"):
         compressed_bits(q._replace(mask=q.codes))

@@ -7,7 +7,9 @@ from jaxsplit_kernels._random import counter_bits, key_words
 from jaxsplit_kernels.bitstream import cases
 from jaxsplit_kernels.quantize import ref
 
-FINITE = [name for name, case in cases.CASES.items() if case.distribution not in ("nan", "infinite")]
+FINITE = [
+    name for name, case in cases.CASES.items() if case.distribution not in ("nan", "infinite")
+]
 
 
 def quantized(case, key=0):
@@ -19,7 +21,7 @@ def quantized(case, key=0):
 @pytest.mark.parametrize("name", FINITE)
 def test_equals_reference(name):
     case = cases.CASES[name]
-    x, mask, q = quantized(case, key=3)
+    x, _, q = quantized(case, key=3)
     n = case.shape[-1]
     bits = counter_bits(key_words(jax.random.key(3)), case.shape)
     uniform = np.asarray(bits).astype(np.float64).reshape(-1, n) / 2**32
@@ -71,8 +73,12 @@ def test_unbiased(levels, scale):
 def test_rounding_of_neighbours_and_keys_is_independent():
     """The 2 x 2 table of two roundings, for neighbours, distant entries, and neighbouring keys."""
     n = 1 << 20
-    bits = np.stack([counter_bits(jnp.array([k, 7], jnp.uint32), (n,)) for k in (5, 6, 5 ^ 1 << 31)])
-    bits = np.concatenate([bits, np.asarray(counter_bits(jnp.array([5, 8], jnp.uint32), (n,)))[None]])
+    bits = np.stack(
+        [counter_bits(jnp.array([k, 7], jnp.uint32), (n,)) for k in (5, 6, 5 ^ 1 << 31)]
+    )
+    bits = np.concatenate(
+        [bits, np.asarray(counter_bits(jnp.array([5, 8], jnp.uint32), (n,)))[None]]
+    )
     for p in (0.5, 0.1):
         up = bits < p * 2**32
         sigma = p * (1 - p) / np.sqrt(n)
@@ -202,7 +208,7 @@ def test_bad_input(x, mask, levels, message):
 
 def test_bad_fields():
     q = stochastic_quantize(jax.random.key(0), X, M, 7)
-    with pytest.raises(ValueError, match="^dequantize: q.codes must be uint8 of shape"):
+    with pytest.raises(ValueError, match=r"^dequantize: q\.codes must be uint8 of shape"):
         dequantize(q._replace(codes=q.codes.astype(jnp.int32)))
     with pytest.raises(ValueError, match=r"^dequantize: q.low must be float32 of shape \(2,\)"):
         dequantize(q._replace(low=q.low[:1]))

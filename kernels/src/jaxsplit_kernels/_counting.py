@@ -16,8 +16,8 @@ def sum_each(terms: Sequence[jax.Array]) -> list[jax.Array]:
     """Return the sum over the last axis of each of two or more arrays.
 
     One reduction with several operands: XLA fuses it with what makes the operands, and reads the
-    input once. On the CPU a single sum is not fused, it would write its operand to memory first: all
-    results must be used, or one may be left.
+    input once. On the CPU a reduction of one operand is not fused, it would write the operand to
+    memory first. XLA drops what is not used: use two of the results at least.
     """
     zeros = [jnp.zeros((), term.dtype) for term in terms]
     axis = terms[0].ndim - 1

@@ -26,9 +26,7 @@ def rows(function: str, x: Any) -> jax.Array:
     return array
 
 
-def broadcast_rows(
-    function: str, name: str, array: jax.Array, shape: tuple[int, ...]
-) -> jax.Array:
+def broadcast_rows(function: str, name: str, array: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Broadcast ``array`` to ``shape``; a ValueError if it does not fit."""
     try:
         return jnp.broadcast_to(array, shape)

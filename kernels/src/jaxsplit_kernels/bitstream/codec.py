@@ -12,10 +12,20 @@ from ..quantize.kernel import check_quantized
 from . import golomb_rice, layout
 
 _LEAST_BYTES = layout.HEADER.size + layout.CRC.size
+_MOST_ZEROS = (layout.MAX_ELEMENTS + 1).bit_length() - 1  # of a count in gamma code
 
 
 class StreamError(ValueError):
-    """The bytes are no stream: damaged, cut short, of another version, or of too long a row."""
+    """The bytes are no stream: damaged, cut short, of another version, or of too long a row.
+
+    Example:
+        >>> from jaxsplit_kernels import StreamError, decode
+        >>> try:
+        ...     decode(bytes(100))
+        ... except StreamError as error:
+        ...     print(str(error).split(";")[0])
+        decode: the CRC-32 of the content is 0xbaf465ae, must be 0x00000000
+    """
 
 
 def encode(q: Quantized) -> list[bytes]:
@@ -40,8 +50,7 @@ def encode(q: Quantized) -> list[bytes]:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from jaxsplit_kernels import Quantized
-        >>> from jaxsplit_kernels.bitstream.codec import decode, encode
+        >>> from jaxsplit_kernels import Quantized, decode, encode
         >>> q = Quantized(
         ...     codes=jnp.array([0, 0, 2], jnp.uint8),
         ...     sign=jnp.array([1, 0, -1], jnp.int8),
@@ -107,7 +116,7 @@ def decode(stream: bytes, *, max_elements: int = layout.MAX_ELEMENTS) -> np.ndar
         ImportError: the stream needs constriction, which is not installed.
 
     Example:
-        >>> from jaxsplit_kernels.bitstream.codec import decode
+        >>> from jaxsplit_kernels import decode
         >>> decode(b"no stream")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         jaxsplit_kernels.bitstream.codec.StreamError: decode: a stream has at least 24 bytes...
@@ -183,8 +192,8 @@ def _write_levels(
 ) -> tuple[int, tuple[np.ndarray, np.ndarray]]:
     """Return the mode, and the bits of the table of counts and of the levels."""
     counts = np.bincount(codes, minlength=layout.MAX_LEVELS + 1).astype(np.int32)
-    if layout.ans_level_bits(kept, counts, levels) < layout.raw_level_bits(kept, levels):
-        table = golomb_rice.write_fixed(counts[:levels], int(layout.bit_length(kept)))
+    if layout.ans_level_bits(counts, levels) < layout.raw_level_bits(kept, levels):
+        table = golomb_rice.write_gamma(counts[:levels])
         return layout.ANS_LEVELS, (table, _write_ans(codes, counts[: levels + 1]))
     width = int(layout.bit_length(levels))
     return 0, (np.zeros(0, np.uint8), golomb_rice.write_fixed(codes, width))
@@ -279,6 +288,15 @@ class _Bits:
         last = (self.at + 7) // 8
         return np.unpackbits(self.data[first:last])[skip : skip + count]
 
+    def take_gamma(self) -> int:
+        """Return the next number in Elias' gamma code of itself plus one."""
+        zeros = 0
+        while not self.take(1)[0]:
+            zeros += 1
+            if zeros > _MOST_ZEROS:
+                raise _error(f"a count begins with more than {_MOST_ZEROS} zeros")
+        return int("".join(map(str, (1, *self.take(zeros)))), base=2) - 1
+
 
 def _error(what: str) -> StreamError:
     return StreamError(f"decode: {what}; the stream is damaged or forged, fetch it again.")
@@ -335,7 +353,7 @@ def _read_header(stream: bytes, max_elements: int) -> _Header:
     if modes & layout.ANS_LEVELS:
         if kept == 0:
             raise _error("the ANS code of no levels is empty, yet its mode is set")
-        least = levels * kept.bit_length()
+        least = levels
     else:
         least = kept * levels.bit_length()
     least += kept
@@ -352,12 +370,11 @@ def _read_counts(bits: _Bits, header: _Header) -> np.ndarray | None:
     """Return how often each level 0 .. E occurs, int32, if the levels are coded by ANS."""
     if not header.modes & layout.ANS_LEVELS:
         return None
-    width = header.kept.bit_length()
-    first = golomb_rice.read_fixed(bits.take(header.levels * width), width, header.levels)
-    rest = header.kept - int(first.sum(dtype=np.int64))
+    counts = [bits.take_gamma() for _ in range(header.levels)]
+    rest = header.kept - sum(counts)
     if rest < 0:
         raise _error(f"the counts of the levels exceed the {header.kept} kept entries")
-    return np.append(first, rest).astype(np.int32)
+    return np.array([*counts, rest], np.int32)
 
 
 def _read_codes(bits: _Bits, header: _Header, counts: np.ndarray | None) -> np.ndarray:
@@ -440,6 +457,5 @@ def _constriction(function: str) -> Any:
         return import_module("constriction")  # it has no types
     except ImportError:
         raise ImportError(
-            f"{function}: the ANS code needs constriction; "
-            "pip install 'jaxsplit-kernels[codec]'"
+            f"{function}: the ANS code needs constriction; pip install 'jaxsplit-kernels[codec]'"
         ) from None

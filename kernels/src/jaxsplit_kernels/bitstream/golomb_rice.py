@@ -1,4 +1,4 @@
-"""Golomb-Rice code of the gaps of a row, on arrays of bits (uint8, 0 or 1), in NumPy.
+"""Golomb-Rice code of the gaps of a row and codes of numbers, on arrays of bits (uint8, 0 or 1).
 
 A gap g goes as its remainder g mod 2^k in k bits and its quotient g // 2^k in unary: that many
 zeros and a one. All remainders stand before all quotients, so that both are found by array
@@ -45,6 +45,13 @@ def read(remainders: np.ndarray, ones: np.ndarray, k: int) -> np.ndarray:
     gaps <<= k
     gaps |= read_fixed(remainders, k, ones.size)
     return gaps
+
+
+def write_gamma(values: np.ndarray) -> np.ndarray:
+    """Return Elias' gamma code of each value plus one."""
+    digits = [f"{value + 1:b}" for value in values.tolist()]
+    text = "".join("0" * (len(number) - 1) + number for number in digits)
+    return np.frombuffer(text.encode(), np.uint8) - np.uint8(ord("0"))
 
 
 def write_fixed(values: np.ndarray, width: int) -> np.ndarray:

@@ -37,8 +37,9 @@ def compressed_bits(q: Quantized) -> jax.Array:
         >>> from jaxsplit_kernels import compressed_bits, stochastic_quantize, topk_mask
         >>> x = jax.random.normal(jax.random.key(0), (2, 10_000))
         >>> q = stochastic_quantize(jax.random.key(1), x, topk_mask(x, 2000), levels=7)
-        >>> print(compressed_bits(q).shape, (compressed_bits(q) < 32 * 10_000 / 20).all())
-        (2,) True
+        >>> bits = compressed_bits(q)
+        >>> print(bits.shape, bits.dtype, (bits < 32 * 10_000 // 20).all())
+        (2,) int32 True
 
     References:
         R. F. Rice, *Some practical universal noiseless coding techniques*, JPL 79-22, 1979.
@@ -97,9 +98,9 @@ def gap_quotients(mask: jax.Array, dropped: jax.Array) -> jax.Array:
 
 
 def _transposed_words(mask: jax.Array, dropped: jax.Array) -> jax.Array:
-    """Pack entry o of 32 blocks into a word, of the mask or its complement: uint32 [_BLOCK, ..., W].
+    """Pack entry o of 32 blocks of the mask, or of its complement, into a word.
 
-    The last word is filled up with entries that are not coded.
+    Returns uint32 [_BLOCK, ..., W]. The last word is filled up with entries that are not coded.
     """
     size = _BLOCK * _WORD
     length = mask.shape[-1]
@@ -154,7 +155,8 @@ def _scan_blocks(words: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     )
     (_, units, first, last), _ = lax.scan(step, start, (jnp.arange(_BLOCK, dtype=jnp.int32), words))
     inner = jnp.stack([unit.sum(-1, dtype=jnp.int32) for unit in units], axis=-1)
-    return inner, *(index.reshape(*words.shape[1:-1], -1) for index in (first, last))
+    rows = words.shape[1:-1]
+    return inner, first.reshape(*rows, -1), last.reshape(*rows, -1)
 
 
 def _quotients_across(first: jax.Array, last: jax.Array) -> jax.Array:

@@ -6,8 +6,9 @@ stand with their highest bit first:
 ====================  =========================================================================
 header                20 bytes, little-endian: magic, version, levels E, modes (1 byte each);
                       row length n, number kept K (uint32); low, high (float32)
-counts                with the ANS code only: how often each level 0 .. E - 1 occurs, in as many
-                      bits each as K needs; level E has the rest
+counts                with ANS levels only: how often each level 0 .. E - 1 occurs, plus one, in
+                      Elias' gamma code (as many zeros as follow its leading bit, then the number);
+                      level E has the rest
 signs                 1 bit per kept entry, 1 for negative
 levels                of the kept entries; raw: as many bits each as E needs; or ANS
 mask                  Golomb-Rice code of its gaps: first every remainder, gap mod 2^k in k bits,
@@ -85,12 +86,15 @@ def number_of_gaps(length: int, kept: Any) -> Any:
 
 def gap_bits(length: int, kept: Any, quotients: Any) -> Any:
     """Bits of the gaps for each Rice parameter, [..., RICE_PARAMETERS]."""
-    return number_of_gaps(length, kept)[..., None] * (1 + _last_axis(kept, RICE_PARAMETERS)) + quotients
+    return (
+        number_of_gaps(length, kept)[..., None] * (1 + _last_axis(kept, RICE_PARAMETERS))
+        + quotients
+    )
 
 
 def level_bits(kept: Any, counts: Any, levels: Any) -> Any:
     """Bits of the levels with the cheaper of their two codes, counts included."""
-    raw, ans = raw_level_bits(kept, levels), ans_level_bits(kept, counts, levels)
+    raw, ans = raw_level_bits(kept, levels), ans_level_bits(counts, levels)
     return raw.__array_namespace__().minimum(raw, ans)
 
 
@@ -99,9 +103,11 @@ def raw_level_bits(kept: Any, levels: Any) -> Any:
     return kept * bit_length(levels)
 
 
-def ans_level_bits(kept: Any, counts: Any, levels: Any) -> Any:
+def ans_level_bits(counts: Any, levels: Any) -> Any:
     """Bits of the levels coded by ANS, with the table of counts."""
-    return levels * bit_length(kept) + ans_bits(counts)
+    is_listed = _last_axis(levels, MAX_LEVELS + 1) < levels[..., None]
+    gamma = counts.__array_namespace__().where(is_listed, 2 * bit_length(counts + 1) - 1, 0)
+    return gamma.sum(-1, dtype=np.int32) + ans_bits(counts)
 
 
 def ans_bits(counts: Any) -> Any:

@@ -31,8 +31,9 @@ def stream_bits(codes: Sequence[int], mask: Sequence[bool], levels: int) -> int:
     signs = sum(1 for _ in kept_codes)
 
     raw = sum(_width(levels) for _ in kept_codes)
-    table = sum(_width(kept) for _ in range(levels))
-    level_bits = min(raw, table + ans_bits([kept_codes.count(e) for e in range(levels + 1)]))
+    counts = [kept_codes.count(e) for e in range(levels + 1)]
+    table = sum(2 * _width(c + 1) - 1 for c in counts[:-1])
+    level_bits = min(raw, table + ans_bits(counts))
 
     coded = [bool(m) == (2 * kept <= n) for m in mask]
     gap_bits = min(
@@ -84,6 +85,12 @@ def read(stream: bytes) -> Row:
             at += 1
         return value
 
+    def gamma() -> int:
+        zeros = 0
+        while number(1) == 0:
+            zeros += 1
+        return 2**zeros + number(zeros) - 1
+
     def ans_symbols(counts: list[int]) -> list[int]:
         nonlocal at
         size = ans_bits(counts)
@@ -94,7 +101,7 @@ def read(stream: bytes) -> Row:
     rice, dropped_gaps, ans_levels, ans_mask = (
         modes % 32, modes // 32 % 2, modes // 64 % 2, modes // 128,
     )  # fmt: skip
-    counts = [number(_width(kept)) for _ in range(levels)] if ans_levels else []
+    counts = [gamma() for _ in range(levels)] if ans_levels else []
     negative = [number(1) for _ in range(kept)]
     if ans_levels:
         codes = ans_symbols([*counts, kept - sum(counts)])

@@ -101,4 +101,6 @@ def kept_per_row(ratio: Any, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _bad_ratio(ratio: Any) -> str:
-    return f"compress: ratio must be a float in (0, 1], got {ratio!r}; pass 1.0 to keep every entry."
+    return (
+        f"compress: ratio must be a float in (0, 1], got {ratio!r}; pass 1.0 to keep every entry."
+    )

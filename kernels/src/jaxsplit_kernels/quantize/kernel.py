@@ -13,10 +13,10 @@ MAX_LEVELS = 255
 
 
 class Quantized(NamedTuple):
-    """Sparse, quantized rows: what a stream holds.
+    r"""Sparse, quantized rows: what a stream holds.
 
-    The kept entry $i$ of a row stands for $s_i\\,Q_{c_i}$ with the grid
-    $Q_e = s_{min} + e\\,(s_{max} - s_{min}) / E$, e = 0 .. E; the others stand for 0.
+    The kept entry $i$ of a row stands for $s_i\,Q_{c_i}$ with the grid
+    $Q_e = s_{min} + e\,(s_{max} - s_{min}) / E$, e = 0 .. E; the others stand for 0 (SFT, (10)).
 
     Attributes:
         codes: uint8 [..., n], the grid points c_i; 0 where not kept.
@@ -25,6 +25,14 @@ class Quantized(NamedTuple):
         low: float32 [...], s_min, the smallest kept magnitude of a row; 0 if none is kept.
         high: float32 [...], s_max, the largest.
         levels: int32 [...], E.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from jaxsplit_kernels import Quantized, stochastic_quantize
+        >>> q = stochastic_quantize(jax.random.key(0), jnp.ones((2, 5)), True, levels=7)
+        >>> print(Quantized(*(field.shape for field in q)).low)  # one per row
+        (2,)
     """
 
     codes: jax.Array
@@ -154,7 +162,7 @@ class Grid(NamedTuple):
     levels: jax.Array
 
     def point(self, e: jax.Array) -> jax.Array:
-        """Return the scaled point e, a whole number in float32; exactly low and high at the ends."""
+        """Return the scaled point e, a whole number in float32; exactly low, high at the ends."""
         inner = jnp.minimum((self.low + e * self.leading) + e * self.rest, self.high)
         return jnp.where(e == self.levels, self.high, inner)
 
@@ -209,7 +217,7 @@ def rounded_codes(words: jax.Array, magnitude: jax.Array, grid: Grid) -> jax.Arr
 
 
 def check_quantized(function: str, q: Quantized) -> None:
-    """Raise a ValueError unless the fields of ``q`` have the dtypes and shapes that belong together."""
+    """Raise a ValueError unless the dtypes and shapes of ``q`` belong together."""
     rows = q.codes.shape[:-1]
     expected = {
         "codes": (jnp.uint8, q.codes.shape),
@@ -223,8 +231,8 @@ def check_quantized(function: str, q: Quantized) -> None:
         field = getattr(q, name)
         if field.dtype != dtype or field.shape != shape or not q.codes.ndim:
             raise ValueError(
-                f"{function}: q.{name} must be {jnp.dtype(dtype).name} of shape {(*shape,)} for codes of "
-                f"shape {q.codes.shape}, got {field.dtype} of shape {field.shape}; "
+                f"{function}: q.{name} must be {jnp.dtype(dtype).name} of shape {(*shape,)} for "
+                f"codes of shape {q.codes.shape}, got {field.dtype} of shape {field.shape}; "
                 "take q from stochastic_quantize."
             )
 
@@ -242,7 +250,9 @@ def checked_levels(function: str, levels: Any, shape: tuple[int, ...]) -> jax.Ar
             f"{function}: levels must be from 1 to {MAX_LEVELS}, got {levels!r}; "
             "for b bits pass 2**b - 1."
         )
-    return broadcast_rows(function, "levels", jnp.clip(array, 1, MAX_LEVELS).astype(jnp.int32), shape)
+    return broadcast_rows(
+        function, "levels", jnp.clip(array, 1, MAX_LEVELS).astype(jnp.int32), shape
+    )
 
 
 def _checked_mask(mask: Any, shape: tuple[int, ...]) -> jax.Array:

@@ -13,8 +13,8 @@ def stochastic_quantize(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return codes [n] and, for every entry, the probability that it was rounded up.
 
-    All codes are 0 in a row of equal magnitudes. A kept magnitude between Q_e and Q_(e+1) goes up where ``uniform`` [n], from [0, 1), is less
-    than (|x| - Q_e) / (Q_(e+1) - Q_e).
+    All codes are 0 in a row of equal magnitudes. Else a kept magnitude between Q_e and Q_(e+1) goes
+    up where ``uniform`` [n], from [0, 1), is less than (|x| - Q_e) / (Q_(e+1) - Q_e).
     """
     codes, rises = np.zeros(x.shape, int), np.zeros(x.shape)
     if not mask.any():

@@ -30,8 +30,8 @@ def topk_mask(x: Any, k: Any) -> jax.Array:
         so that it is kept and seen. No gradient passes.
 
     Raises:
-        ValueError: ``x`` is not real floating, empty or of rank 0; ``k`` is not an integer, negative
-            or greater than n, or does not broadcast.
+        ValueError: ``x`` is not real floating, empty or of rank 0; ``k`` is not an integer, is
+            negative or greater than n, or does not broadcast.
 
     Example:
         >>> import jax.numpy as jnp
@@ -103,7 +103,8 @@ def _block_counts(x: jax.Array, least: jax.Array) -> tuple[jax.Array, jax.Array,
     whole = x.shape[-1] // _BLOCK * _BLOCK
     parts = [x[..., :whole].reshape(*x.shape[:-1], -1, _BLOCK), x[..., None, whole:]]
     counts = [_counts_of_blocks(magnitude_bits(part), least) for part in parts if part.size]
-    return tuple(jnp.concatenate(c, axis=-1) for c in zip(*counts, strict=True))
+    ties, above, greatest = (jnp.concatenate(c, axis=-1) for c in zip(*counts, strict=True))
+    return ties, above, greatest
 
 
 def _counts_of_blocks(bits: jax.Array, least: jax.Array) -> list[jax.Array]:
@@ -117,10 +118,8 @@ def _counts_of_blocks(bits: jax.Array, least: jax.Array) -> list[jax.Array]:
     )
 
 
-def _end_of_ties(
-    x: jax.Array, least: jax.Array, quota: jax.Array, ties: jax.Array
-) -> jax.Array:
-    """Return the index behind the tie number ``quota`` of each row, given the ties of its blocks."""
+def _end_of_ties(x: jax.Array, least: jax.Array, quota: jax.Array, ties: jax.Array) -> jax.Array:
+    """Return the index behind tie number ``quota`` of each row, given the ties of its blocks."""
     before = jnp.cumsum(ties, axis=-1, dtype=jnp.int32) - ties
     block = jnp.maximum((before < quota[..., None]).sum(-1, dtype=jnp.int32) - 1, 0)
     left = quota - jnp.take_along_axis(before, block[..., None], axis=-1)[..., 0]
@@ -128,7 +127,9 @@ def _end_of_ties(
     index = first + _index(first)
     in_row = index < x.shape[-1]
     entries = jnp.take_along_axis(x, jnp.where(in_row, index, 0), axis=-1)
-    rank = jnp.cumsum((magnitude_bits(entries) == least[..., None]) & in_row, axis=-1, dtype=jnp.int32)
+    rank = jnp.cumsum(
+        (magnitude_bits(entries) == least[..., None]) & in_row, axis=-1, dtype=jnp.int32
+    )
     end = block * _BLOCK + (rank < left[..., None]).sum(-1, dtype=jnp.int32) + 1
     return jnp.where(quota > 0, end, 0)
 
@@ -150,4 +151,6 @@ def _checked_k(k: Any, shape: tuple[int, ...]) -> jax.Array:
             f"topk_mask: k must be from 0 to the row length {length}, got {k!r}; "
             f"pass min(k, {length})."
         )
-    return broadcast_rows("topk_mask", "k", jnp.clip(array, 0, length).astype(jnp.int32), shape[:-1])
+    return broadcast_rows(
+        "topk_mask", "k", jnp.clip(array, 0, length).astype(jnp.int32), shape[:-1]
+    )

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def topk_mask(x: np.ndarray, k: int | np.ndarray) -> np.ndarray:
-    """Mark the k greatest magnitudes of each row [..., n]; the first of equals, NaN the greatest."""
+    """Mark the k greatest magnitudes of each row; the first of equals, NaN the greatest."""
     magnitude = np.where(np.isnan(x), np.inf, np.abs(x)).astype(np.float64)
     order = np.lexsort((-magnitude, ~np.isnan(x)), axis=-1)  # NaN first, then by magnitude
     is_kept = np.arange(x.shape[-1]) < np.asarray(k)[..., None]
