@@ -5,14 +5,9 @@ it times against SciPy and against a Halley loop, and writes results/lambertw-<d
 itself. ``--accuracy`` stops after the checks. Needs scipy and mpmath.
 """
 
-import json
 import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +18,8 @@ from jaxsplit_kernels import bandwidth_for_rate, lambertw
 from jaxsplit_kernels.bandwidth import cases as bandwidth_cases
 from jaxsplit_kernels.bandwidth import ref as bandwidth_ref
 from jaxsplit_kernels.lambertw import cases, ref
+from timing import RUNS, compiled, interleaved, medians, row, save
 
-RUNS = 15
 ELEMENTS = 4_000_000
 
 
@@ -147,30 +142,6 @@ def scipy_bandwidth(rate, snr_hz):
     return -bits / (c + scipy.special.lambertw(-c * np.exp(-c), -1).real)
 
 
-def compiled(function: Callable, *arguments):
-    """Compile; return the call and the seconds that it took."""
-    start = time.perf_counter()
-    program = jax.jit(function).lower(*arguments).compile()
-    return partial(program, *arguments), time.perf_counter() - start
-
-
-def interleaved(*calls: Callable, runs: int = RUNS) -> np.ndarray:
-    """Milliseconds [call, run], the calls in turn so that a busy moment hits all alike."""
-    times = np.empty((len(calls), runs))
-    for call in calls:
-        jax.block_until_ready(call())
-    for run in range(runs):
-        for k in np.roll(np.arange(len(calls)), run):  # nobody is always the first
-            start = time.perf_counter()
-            jax.block_until_ready(calls[k]())
-            times[k, run] = 1e3 * (time.perf_counter() - start)
-    return times
-
-
-def medians(*calls: Callable) -> list[float]:
-    return [statistics.median(record) for record in interleaved(*calls)]
-
-
 def speed():
     """Yield (what, figures), milliseconds for float32 arrays of ELEMENTS."""
     rng = np.random.default_rng(0)
@@ -225,15 +196,6 @@ def speed():
     yield "bandwidth_for_rate against (25) in SciPy", row(mine, peer, compile_s)
 
 
-def row(ours_ms, peer_ms, compile_s):
-    return {
-        "ours_ms": round(ours_ms, 3),
-        "peer_ms": round(peer_ms, 3),
-        "ratio": round(peer_ms / ours_ms, 3),
-        "compile_s": round(compile_s, 3),
-    }
-
-
 def main():
     device = jax.devices()[0].device_kind
     record = {
@@ -265,10 +227,7 @@ def main():
             f"{figures['ratio']:8.2f} {figures.get('compile_s', np.nan):10.2f}",
             flush=True,
         )
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    name = "".join(c if c.isalnum() else "-" for c in device.lower())
-    (folder / f"lambertw-{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    save("lambertw", record)
 
 
 if __name__ == "__main__":
