@@ -65,6 +65,7 @@ class NetworkInfo(NamedTuple):
     delay: jax.Array  # [] s/bit, τ_t
     queue: jax.Array  # [] s/bit, Q_t, what the scheduler saw
     value: jax.Array  # [] the scheduler's objective, NaN where it has none
+    is_ambiguous: jax.Array  # [] bool, rounding could not tell the schedule from another
 
 
 def as_arrays(params: Any) -> Any:
@@ -134,6 +135,7 @@ def step_network(
         delay=schedule.delay,
         queue=state.queue,
         value=schedule.value,
+        is_ambiguous=jnp.asarray(schedule.is_ambiguous),
     )
     return NetworkState(channel, scheduler, queue, state.round_index + 1), info
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
 class Schedule(NamedTuple):
@@ -14,6 +15,7 @@ class Schedule(NamedTuple):
     bandwidth: jax.Array  # [N] Hz, 0 for the others
     delay: jax.Array  # [] s/bit, of the slowest scheduled device; 0 for an empty set
     value: jax.Array  # [] the scheduler's own objective, NaN where it has none
+    is_ambiguous: ArrayLike = False  # [] bool, rounding could not tell the choice from another
 
 
 class Observation(NamedTuple):
@@ -103,9 +105,14 @@ def prefix_masks(snr_hz: jax.Array, min_devices: int) -> jax.Array:
       [[False, True], [True, True]]
     """
     num_devices = snr_hz.shape[-1]
+    check_min_devices(min_devices, num_devices)
+    sizes = jnp.arange(min_devices, num_devices + 1, dtype=jnp.int32)
+    return strongest_first(snr_hz)[None, :] < sizes[:, None]
+
+
+def check_min_devices(min_devices: int, num_devices: int) -> None:
+    """Raise a ValueError if no set can have so many devices."""
     if not 0 <= min_devices <= num_devices:
         raise ValueError(
             f"min_devices={min_devices} is impossible: choose 0 to {num_devices} (all devices)"
         )
-    sizes = jnp.arange(min_devices, num_devices + 1, dtype=jnp.int32)
-    return strongest_first(snr_hz)[None, :] < sizes[:, None]
