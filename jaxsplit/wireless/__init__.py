@@ -1,18 +1,111 @@
 """The radio: where devices stand, how their channels fade, what a link can carry."""
 
-from jaxsplit.wireless.base import ChannelModel
-from jaxsplit.wireless.fading import RayleighParams, RayleighState, rayleigh
+from jaxsplit.wireless.base import ChannelModel, PathLoss, Placement
+from jaxsplit.wireless.energy import computation_energy, transmission_energy
+from jaxsplit.wireless.fading import (
+    FadingParams,
+    FadingState,
+    RayleighParams,
+    RayleighState,
+    fading_channel,
+    gauss_markov,
+    log_normal_shadowing,
+    nakagami,
+    random_waypoint,
+    rayleigh,
+    rician,
+    uma,
+    umi,
+)
+from jaxsplit.wireless.fixed import FixedSnrParams, fixed_snr
 from jaxsplit.wireless.geometry import power_law_gain, uniform_disc
 from jaxsplit.wireless.link import shannon_rate, snr_density, transmission_delay
+from jaxsplit.wireless.path_loss import (
+    PowerLawParams,
+    ShadowingParams,
+    correlated_normal,
+    power_law,
+    shadowed,
+)
+from jaxsplit.wireless.placement import DiscParams, WaypointParams, static_disc, waypoint_walk
+from jaxsplit.wireless.recorded import TraceParams, read_trace, trace
+from jaxsplit.wireless.small_scale import (
+    GaussMarkovParams,
+    NakagamiParams,
+    RicianParams,
+    doppler_correlation,
+    gauss_markov_fading,
+    nakagami_fading,
+    no_fading,
+    rayleigh_fading,
+    rician_fading,
+    rician_power,
+)
+from jaxsplit.wireless.tr38901 import (
+    CellParams,
+    uma_environment_height,
+    uma_loss_db,
+    uma_path_loss,
+    uma_sight_probability,
+    umi_loss_db,
+    umi_path_loss,
+    umi_sight_probability,
+)
 
 __all__ = [
+    "CellParams",
     "ChannelModel",
+    "DiscParams",
+    "FadingParams",
+    "FadingState",
+    "FixedSnrParams",
+    "GaussMarkovParams",
+    "NakagamiParams",
+    "PathLoss",
+    "Placement",
+    "PowerLawParams",
     "RayleighParams",
     "RayleighState",
+    "RicianParams",
+    "ShadowingParams",
+    "TraceParams",
+    "WaypointParams",
+    "computation_energy",
+    "correlated_normal",
+    "doppler_correlation",
+    "fading_channel",
+    "fixed_snr",
+    "gauss_markov",
+    "gauss_markov_fading",
+    "log_normal_shadowing",
+    "nakagami",
+    "nakagami_fading",
+    "no_fading",
+    "power_law",
     "power_law_gain",
+    "random_waypoint",
     "rayleigh",
+    "rayleigh_fading",
+    "read_trace",
+    "rician",
+    "rician_fading",
+    "rician_power",
+    "shadowed",
     "shannon_rate",
     "snr_density",
+    "static_disc",
+    "trace",
     "transmission_delay",
+    "transmission_energy",
+    "uma",
+    "uma_environment_height",
+    "uma_loss_db",
+    "uma_path_loss",
+    "uma_sight_probability",
+    "umi",
+    "umi_loss_db",
+    "umi_path_loss",
+    "umi_sight_probability",
     "uniform_disc",
+    "waypoint_walk",
 ]
