@@ -13,20 +13,32 @@ from jaxsplit.scheduling.base import (
     virtual_queue,
 )
 from jaxsplit.scheduling.baselines import aaba, all_in, greedy
+from jaxsplit.scheduling.fairness import jain_index
+from jaxsplit.scheduling.fixed_size import (
+    ProportionalFairParams,
+    proportional_fair,
+    random_k,
+    round_robin,
+)
 from jaxsplit.scheduling.lyapunov import LyapunovParams, lyapunov, solve_p1
 
 __all__ = [
     "LyapunovParams",
     "Observation",
+    "ProportionalFairParams",
     "Schedule",
     "Scheduler",
     "aaba",
     "all_in",
     "equal_bandwidth",
     "greedy",
+    "jain_index",
     "lyapunov",
     "min_delay_bandwidth",
     "prefix_masks",
+    "proportional_fair",
+    "random_k",
+    "round_robin",
     "slowest_delay",
     "solve_p1",
     "strongest_first",

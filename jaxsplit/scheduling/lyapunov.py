@@ -80,7 +80,8 @@ def solve_p1(
         return tighten_rates(rates, sorted_hz, total_hz, wanted, search.num_points)
 
     rates = jax.lax.fori_loop(0, search.num_steps, tighten, bound_rates(sorted_hz, total_hz))
-    count = search.choose(problem, rates)
+    # Without any channel all values are -inf: the least set then waits for ever, and it shows.
+    count = jnp.maximum(search.choose(problem, rates), min_devices)
 
     mask = jnp.zeros(num_devices, bool).at[order].set(jnp.arange(num_devices) < count)
     bandwidth_hz, delay = min_delay_bandwidth(snr_hz, mask, total_hz)

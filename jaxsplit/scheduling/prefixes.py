@@ -80,7 +80,7 @@ def tighten_rates(
       >>> for _ in range(3):
       ...     rates = tighten_rates(rates, snr, total, jnp.array([False, True]), num_points=4)
       >>> print(f"{rates.low[1] / 1e6:.3f} {rates.high[1] / 1e6:.3f}")
-      42.815 42.815
+      42.805 42.805
     """
     points = _points(rates, wanted, num_points)
     used_hz, slopes = _required(points, snr_hz, total_hz)

@@ -137,6 +137,14 @@ def test_devices_without_a_channel_are_left_out(dead):
         assert np.isfinite(schedule.value)
 
 
+@pytest.mark.parametrize("rule", ["exact", "first_descent"])
+def test_a_cell_without_any_channel_shows_in_the_delay(rule):
+    numbers = (jnp.float32(a) for a in (TOTAL_HZ, WEIGHT, 25e-9))
+    schedule = solve_p1(jnp.zeros(5), *numbers, rule)
+    assert schedule.mask.sum() >= 1
+    assert not np.isfinite(schedule.delay)
+
+
 def test_large_cells():
     snr_hz, _ = random_cells(1, 20_000, seed=3)
     queue = np.array([3e-7])
