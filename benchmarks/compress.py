@@ -24,10 +24,11 @@ from jaxsplit_kernels import (
     stochastic_quantize,
     topk_mask,
 )
+from jaxsplit_kernels._random import counter_bits, key_words
 from jaxsplit_kernels.bitstream import golomb_rice, layout
 from jaxsplit_kernels.bitstream.kernel import gap_quotients
 from jaxsplit_kernels.topk import ref
-from timing import RUNS, compiled, medians, row, save
+from timing import RUNS, compiled, medians, row, save, table
 
 try:
     import torch
@@ -195,6 +196,10 @@ def speed():
     q = stochastic_quantize(KEY, x, mask, LEVELS)
     counted, compile_s = compiled(compressed_bits, q)
     yield "compressed_bits against encode", row(*medians(counted, partial(encode, q)), compile_s)
+    words = key_words(KEY)
+    hashed, compile_s = compiled(lambda words: counter_bits(words, x.shape) >> 8, words)
+    drawn, _ = compiled(lambda key: jax.random.bits(key, x.shape) >> 8, KEY)
+    yield "random bits by hash against jax.random.bits", row(*medians(hashed, drawn), compile_s)
     streams = encode(q)
     yield (
         "encode against decode",
@@ -231,15 +236,7 @@ def main():
     for n, worst, where in excess():
         record["over_entropy"][n] = round(worst, 4)
         print(f"rows of {n:6}: stream <= {worst:.4f} x (entropy + header)   {where}", flush=True)
-    print(f"\n{device}, float32, rows of {ENTRIES}, median of {RUNS}")
-    print(f"{'':75} {'ours ms':>9} {'peer ms':>9} {'ratio':>8} {'compile s':>10}")
-    for what, figures in speed():
-        record["speed"][what] = figures
-        print(
-            f"{what:75} {figures['ours_ms']:9.2f} {figures['peer_ms']:9.2f} "
-            f"{figures['ratio']:8.2f} {figures['compile_s']:10.2f}",
-            flush=True,
-        )
+    table(f"{device}, float32, rows of {ENTRIES}", speed(), record["speed"])
     save("compress", record)
 
 

@@ -18,7 +18,7 @@ from jaxsplit_kernels import bandwidth_for_rate, lambertw
 from jaxsplit_kernels.bandwidth import cases as bandwidth_cases
 from jaxsplit_kernels.bandwidth import ref as bandwidth_ref
 from jaxsplit_kernels.lambertw import cases, ref
-from timing import RUNS, compiled, interleaved, medians, row, save
+from timing import RUNS, compiled, interleaved, medians, row, save, table
 
 ELEMENTS = 4_000_000
 
@@ -218,15 +218,7 @@ def main():
         sys.exit(1)
     if "--accuracy" in sys.argv[1:]:
         return
-    print(f"\n{device}, {ELEMENTS} float32, median of {RUNS}")
-    print(f"{'':46} {'ours ms':>9} {'peer ms':>9} {'ratio':>8} {'compile s':>10}")
-    for what, figures in speed():
-        record["speed"][what] = figures
-        print(
-            f"{what:46} {figures['ours_ms']:9.2f} {figures['peer_ms']:9.2f} "
-            f"{figures['ratio']:8.2f} {figures.get('compile_s', np.nan):10.2f}",
-            flush=True,
-        )
+    table(f"{device}, {ELEMENTS} float32", speed(), record["speed"])
     save("lambertw", record)
 
 

@@ -46,6 +46,19 @@ def row(ours_ms, peer_ms, compile_s):
     }
 
 
+def table(title: str, rows, record: dict) -> None:
+    """Print the rows (what, figures) as they come and record them."""
+    print(f"\n{title}, median of {RUNS}")
+    print(f"{'':75} {'ours ms':>9} {'peer ms':>9} {'ratio':>8} {'compile s':>10}")
+    for what, figures in rows:
+        record[what] = figures
+        print(
+            f"{what:75} {figures['ours_ms']:9.2f} {figures['peer_ms']:9.2f} "
+            f"{figures['ratio']:8.2f} {figures.get('compile_s', np.nan):10.2f}",
+            flush=True,
+        )
+
+
 def save(name: str, record: dict) -> None:
     """Write results/NAME-DEVICE.json beside this file."""
     device = "".join(c if c.isalnum() else "-" for c in jax.devices()[0].device_kind.lower())

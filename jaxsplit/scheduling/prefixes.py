@@ -69,7 +69,7 @@ def tighten_rates(
       snr_hz: shape [N], descending.
       total_hz: B in Hz.
       wanted: bool, shape [N], the prefixes whose rates matter.
-      num_points: evaluations, static, even.
+      num_points: evaluations, static, even, at least 4.
 
     Returns:
       `PrefixRates`, nowhere wider than before.
@@ -173,8 +173,8 @@ def _rounded_out(
 def _prefix_sum(x: jax.Array) -> jax.Array:
     """Cumulative sum over the last axis by products with a triangular matrix.
 
-    Of blocks and, recursively, of their totals: XLA's `cumsum` costs several times as much on the
-    CPU, and rounding grows with the logarithm of the length.
+    Of blocks and, recursively, of their totals: every device is fast at such products, and rounding
+    grows with the block and the number of levels, not with the length.
     """
     length = x.shape[-1]
     block = min(length, _BLOCK)

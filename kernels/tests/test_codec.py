@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jaxsplit_kernels import Quantized, dequantize, stochastic_quantize
+from jaxsplit_kernels import Quantized, compressed_bits, dequantize, stochastic_quantize
 from jaxsplit_kernels.bitstream import golomb_rice, layout, ref
 from jaxsplit_kernels.bitstream.cases import CASES, Case, values
 from jaxsplit_kernels.bitstream.codec import StreamError, decode, encode
@@ -189,6 +189,7 @@ def test_codes_and_signs_of_dropped_entries_do_not_matter():
         sign=np.where(q.mask, q.sign, 5).astype(np.int8),
     )
     assert encode(q) == encode(dirty)
+    assert compressed_bits(jax.tree.map(jnp.asarray, dirty)) == 8 * len(encode(q)[0])
     assert not encode(q._replace(**{name: getattr(q, name)[None][:0] for name in q._fields}))
 
 

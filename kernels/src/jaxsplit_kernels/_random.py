@@ -16,7 +16,7 @@ def counter_bits(words: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Return one random uint32 per element: a hash of its position under a two-word key.
 
     Two rounds of a 32-bit finalizer (xor-shift and multiply, full avalanche), keyed before each.
-    Threefry's 20 rounds per pair of words cost several times all the rest of a quantizer.
+    JAX's own generator has more rounds and stores its bits (benchmarks/compress.py compares).
     """
     position = jnp.zeros(shape, jnp.uint32)
     stride = 1

@@ -177,26 +177,25 @@ def _encode_row(
     _check_row(row, codes, sign, low, high, levels)
 
     kept = np.int32(positions.size)
-    level_mode, levels_coded = _write_levels(codes, kept, levels)
-    mask_mode, mask_coded = _write_mask(mask, kept)
+    level_mode, table, level_bits = _write_levels(codes, kept, levels)
+    mask_mode, mask_bits = _write_mask(mask, kept)
     modes = level_mode | mask_mode
     header = layout.HEADER.pack(layout.MAGIC, layout.VERSION, levels, modes, n, kept, low, high)
-    table, level_bits = levels_coded
-    parts = [table, (sign < 0).view(np.uint8), level_bits, mask_coded]
+    parts = [table, (sign < 0).view(np.uint8), level_bits, mask_bits]
     body = header + np.packbits(np.concatenate(parts)).tobytes()
     return body + layout.CRC.pack(zlib.crc32(body))
 
 
 def _write_levels(
     codes: np.ndarray, kept: np.int32, levels: np.int32
-) -> tuple[int, tuple[np.ndarray, np.ndarray]]:
+) -> tuple[int, np.ndarray, np.ndarray]:
     """Return the mode, and the bits of the table of counts and of the levels."""
     counts = np.bincount(codes, minlength=layout.MAX_LEVELS + 1).astype(np.int32)
     if layout.ans_level_bits(counts, levels) < layout.raw_level_bits(kept, levels):
         table = golomb_rice.write_gamma(counts[:levels])
-        return layout.ANS_LEVELS, (table, _write_ans(codes, counts[: levels + 1]))
+        return layout.ANS_LEVELS, table, _write_ans(codes, counts[: levels + 1])
     width = int(layout.bit_length(levels))
-    return 0, (np.zeros(0, np.uint8), golomb_rice.write_fixed(codes, width))
+    return 0, np.zeros(0, np.uint8), golomb_rice.write_fixed(codes, width)
 
 
 def _write_mask(mask: np.ndarray, kept: np.int32) -> tuple[int, np.ndarray]:

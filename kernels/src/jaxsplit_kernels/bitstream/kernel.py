@@ -20,11 +20,11 @@ _LEVELS_PER_PASS = 16
 def compressed_bits(q: Quantized) -> jax.Array:
     r"""Return the exact number of bits of the stream that `encode` writes for each row.
 
-    Header, Golomb-Rice code of the gaps with the best parameter of the row, signs, levels and
-    CRC-32: `layout` has the format. Computed from counts alone, nothing is encoded (SFT, (9)).
+    Header, mask, signs, levels and CRC-32, each in the shorter of its codes: `layout` has the
+    format. Computed from counts and sums alone, nothing is encoded (SFT, (9)).
 
     Args:
-        q: quantized rows [..., n], n <= 2^26.
+        q: quantized rows [..., n], n <= 2^26. Codes of entries that are not kept do not matter.
 
     Returns:
         int32 array [...], bits, a multiple of 8.
@@ -46,7 +46,7 @@ def compressed_bits(q: Quantized) -> jax.Array:
     """
     check_quantized("compressed_bits", q)
     check_length("compressed_bits", q.codes.shape[-1])
-    return stream_bits(q.codes, q.mask, q.levels)
+    return stream_bits(jnp.where(q.mask, q.codes, 0), q.mask, q.levels)
 
 
 def check_length(function: str, length: int) -> None:

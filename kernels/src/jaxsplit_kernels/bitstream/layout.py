@@ -35,6 +35,8 @@ from typing import Any
 
 import numpy as np
 
+from ..quantize.kernel import MAX_LEVELS as MAX_LEVELS
+
 MAGIC, VERSION = 0x4A, 1
 HEADER = struct.Struct("<BBBBIIff")
 CRC = struct.Struct("<I")
@@ -42,7 +44,6 @@ DROPPED_GAPS, ANS_LEVELS, ANS_MASK = 0x20, 0x40, 0x80
 RICE_MASK = 0x1F
 
 MAX_ELEMENTS = 2**26  # of a row: its bits still fit an int32
-MAX_LEVELS = 255
 RICE_PARAMETERS = 26  # 0 .. 25: a row has at most 2^26 entries
 
 # An rANS coder with a 64-bit state, 32-bit words and 24-bit probabilities loses at most
