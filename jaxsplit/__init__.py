@@ -9,6 +9,7 @@ from importlib.metadata import version
 from jaxsplit.federated import LearningParams, Scheme
 from jaxsplit.network import Network, NetworkParams, run_network
 from jaxsplit.simulate import NonFiniteError, run
+from jaxsplit.sweeps import sweep
 
 __version__ = version("jaxsplit")
 
@@ -20,4 +21,5 @@ __all__ = [
     "Scheme",
     "run",
     "run_network",
+    "sweep",
 ]

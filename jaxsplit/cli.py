@@ -1,4 +1,4 @@
-"""The command line: `jaxsplit quickstart`."""
+"""The command line: `jaxsplit quickstart`, `jaxsplit sweep`."""
 
 import contextlib
 import io
@@ -8,74 +8,106 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import tyro
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    Task,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from jaxsplit.options import OptionError, allowed_of, check_writable_folder
-from jaxsplit.plots import comparison_figure, save_figure
+from jaxsplit.plots import comparison_figure, save_figure, sweep_figure
 from jaxsplit.quickstart import QuickstartConfig, foundation_model, quickstart
-from jaxsplit.report import rounds_above, summary_table
+from jaxsplit.report import rounds_above, summary_table, sweep_table
 from jaxsplit.results import save
 from jaxsplit.simulate import NonFiniteError
+from jaxsplit.sweeps import SweepConfig, sweep
 
-_FINISHED = ".finished"  # below --out: what an interrupted run had finished
+_FINISHED = ".finished"  # below --out: what an interrupted quickstart had finished
 
 
 def _flag(option: str) -> str:
     return "--" + option.replace("_", "-")
 
 
-def _parse(arguments: Sequence[str]) -> QuickstartConfig:
+def _quickstart(config: tyro.conf.OmitArgPrefixes[QuickstartConfig]) -> QuickstartConfig:
+    return config
+
+
+def _sweep(config: tyro.conf.OmitArgPrefixes[SweepConfig]) -> SweepConfig:
+    return config
+
+
+_COMMANDS = {"quickstart": _quickstart, "sweep": _sweep}
+_CONFIGS = {"quickstart": QuickstartConfig, "sweep": SweepConfig}
+
+
+def _parse(arguments: Sequence[str]) -> QuickstartConfig | SweepConfig:
     """Parse with tyro; its boxed message becomes one line on the option at fault."""
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
             config = tyro.extras.subcommand_cli_from_dict(
-                {"quickstart": _identity}, prog="jaxsplit", args=list(arguments)
+                _COMMANDS, prog="jaxsplit", args=list(arguments)
             )
     except SystemExit as stop:
         if stop.code:
-            print(f"jaxsplit: error: {_one_line(captured.getvalue())}", file=sys.stderr)
+            command = arguments[0] if arguments else ""
+            print(f"jaxsplit: error: {_one_line(captured.getvalue(), command)}", file=sys.stderr)
         raise
     return config
 
 
-def _identity(config: tyro.conf.OmitArgPrefixes[QuickstartConfig]) -> QuickstartConfig:
-    return config
-
-
-def _one_line(box: str) -> str:
+def _one_line(box: str, command: str) -> str:
     """The message in tyro's box, without title, rules and help, with what the option allows."""
     lines = [line.strip("│| ") for line in box.splitlines() if any(map(str.isalnum, line))]
     is_help = [line.startswith(("Argument helptext", "For full helptext")) for line in lines]
     text = " ".join(lines[1 : is_help.index(True) if any(is_help) else None])
+    if command not in _CONFIGS:
+        return f"{text}; give one of {', '.join(_CONFIGS)}"
     named = re.search(r"--([a-z0-9-]+)", text)
-    allowed = allowed_of(QuickstartConfig).get(named[1].replace("-", "_")) if named else None
-    return f"{text}; give {allowed.text}" if allowed else f"{text}; see jaxsplit quickstart --help"
+    allowed = allowed_of(_CONFIGS[command]).get(named[1].replace("-", "_")) if named else None
+    return f"{text}; give {allowed.text}" if allowed else f"{text}; see jaxsplit {command} --help"
+
+
+class _RateColumn(TextColumn):
+    """What is done per second."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def render(self, task: Task) -> Text:
+        """The mean speed so far."""
+        if not task.completed or not task.elapsed:
+            return Text("")
+        return Text(f"{task.completed / task.elapsed:,.3g}/s")
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:>15}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
+        _RateColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+        console=console,
+    )
 
 
 def _run_quickstart(config: QuickstartConfig, console: Console) -> None:
     config.check()
     check_writable_folder("out", config.out)
-    progress = Progress(
-        TextColumn("{task.description:>15}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )
-    with progress:
+    with _progress(console) as progress:
         task = progress.add_task("backbone", total=None, visible=False, unit="epochs")
         foundation_model(
             lambda done, epochs: progress.update(task, completed=done, total=epochs, visible=True)
@@ -98,6 +130,39 @@ def _run_quickstart(config: QuickstartConfig, console: Console) -> None:
     console.print(f"wrote {data} and {picture}")
 
 
+def _run_sweep(config: SweepConfig, console: Console) -> None:
+    config.check()
+    if config.coordinator is not None:
+        jax.distributed.initialize(config.coordinator, config.processes, config.process)
+    network, axes = config.network(), config.parsed_axes()
+    with _progress(console) as progress:
+        tasks: dict[str, Any] = {}
+        units = {"compiling": "programs", "simulating": "rounds"}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=total, unit=units[stage])
+            progress.update(tasks[stage], completed=done, total=total)
+
+        result = sweep(
+            network,
+            axes,
+            seeds=config.seeds,
+            num_rounds=config.rounds,
+            warmup_rounds=config.warmup_rounds,
+            keep_devices=config.keep_devices,
+            keep_rounds=config.keep_rounds,
+            out=config.out,
+            block_size=config.block_size,
+            progress=report,
+        )
+    if jax.process_index() == 0:
+        picture = config.out / "sweep.png"
+        save_figure(sweep_figure(result), picture)
+        console.print(sweep_table(result))
+        console.print(f"{config.out / 'sweep.nc'} and {picture}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
@@ -108,15 +173,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     one line on standard error.
     """
     config = _parse(sys.argv[1:] if arguments is None else arguments)
+    # A log has no width of its own: leave room for the table.
+    console = Console(width=None if sys.stdout.isatty() else 140)
     try:
-        # A log has no width of its own: leave room for the table.
-        _run_quickstart(config, Console(width=None if sys.stdout.isatty() else 140))
+        if isinstance(config, SweepConfig):
+            _run_sweep(config, console)
+        else:
+            _run_quickstart(config, console)
     except OptionError as error:
         _fail(2, f"{_flag(error.option)} {_shown(error.value)}: give {error.allowed}")
     except (NonFiniteError, OSError) as error:
         _fail(1, str(error))
     except KeyboardInterrupt:
-        _fail(130, "interrupted; policies that had finished are kept, the same command resumes")
+        _fail(130, "interrupted; what had finished is kept, the same command resumes")
 
 
 def _shown(value: Any) -> str:

@@ -12,7 +12,14 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxsplit.scheduling import Observation, Scheduler, virtual_queue
-from jaxsplit.wireless import ChannelModel, snr_density
+from jaxsplit.wireless import (
+    ChannelModel,
+    ProcessorParams,
+    computation_energy,
+    snr_density,
+    transmission_delay,
+    transmission_energy,
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class NetworkParams(NamedTuple):
     power_dbm: ArrayLike = 10.0  # P
     noise_dbm_per_hz: ArrayLike = -174.0  # N0
     delay_budget: ArrayLike = 25e-9  # τ̄, s/bit
+    processor: Any = ProcessorParams()  # of every device
 
 
 class NetworkState(NamedTuple):
@@ -66,6 +74,32 @@ class NetworkInfo(NamedTuple):
     queue: jax.Array  # [] s/bit, Q_t, what the scheduler saw
     value: jax.Array  # [] the scheduler's objective, NaN where it has none
     is_ambiguous: jax.Array  # [] bool, rounding could not tell the schedule from another
+    transmission_energy_per_bit: jax.Array  # [N] J/bit, of the scheduled devices, 0 elsewhere
+    computation_energy_per_bit: jax.Array  # [N] J/bit, likewise
+
+
+class RunKeys(NamedTuple):
+    """What the parts of a run draw from, so that none depends on another."""
+
+    network: jax.Array
+    init: jax.Array  # of the learning's initial weights
+    rounds: jax.Array  # of the learning's mini-batches
+
+
+def run_keys(seed: ArrayLike) -> RunKeys:
+    """The keys of a seed: `run` and `sweep` draw the same network from the same seed.
+
+    Args:
+      seed: an integer below 2³².
+
+    Returns:
+      One key per part.
+
+    Example:
+      >>> run_keys(0).network.shape
+      ()
+    """
+    return RunKeys(*jax.random.split(jax.random.key(seed), 3))
 
 
 def as_arrays(params: Any) -> Any:
@@ -128,6 +162,11 @@ def step_network(
         key_scheduler, state.scheduler, seen, params.scheduler
     )
     queue = virtual_queue(state.queue, schedule.delay, seen.delay_budget)
+    air_time = transmission_delay(1, schedule.bandwidth, snr_hz)  # s/bit
+    processor = params.processor
+    computation = computation_energy(
+        processor.capacitance, processor.cycles_per_bit, processor.frequency_hz
+    )
     info = NetworkInfo(
         snr_hz=snr_hz,
         mask=schedule.mask,
@@ -136,8 +175,52 @@ def step_network(
         queue=state.queue,
         value=schedule.value,
         is_ambiguous=jnp.asarray(schedule.is_ambiguous),
+        transmission_energy_per_bit=jnp.where(
+            schedule.mask, transmission_energy(params.power_dbm, air_time), 0
+        ),
+        computation_energy_per_bit=jnp.where(schedule.mask, computation, 0),
     )
     return NetworkState(channel, scheduler, queue, state.round_index + 1), info
+
+
+def start_network(
+    key: jax.Array, network: Network, params: NetworkParams
+) -> tuple[NetworkState, jax.Array]:
+    """The state before the first round, and the key that all rounds draw from.
+
+    Args:
+      key: PRNG key of the run.
+      network: the choices.
+      params: the numbers.
+
+    Returns:
+      `(state, key_rounds)`, for `advance_network`.
+    """
+    key_geometry, key_rounds = jax.random.split(key)
+    return init_network(key_geometry, network, params), key_rounds
+
+
+def advance_network(
+    key_rounds: jax.Array,
+    state: NetworkState,
+    index: jax.Array,
+    network: Network,
+    params: NetworkParams,
+) -> tuple[NetworkState, NetworkInfo]:
+    """Round `index` of a run; rounds below 0 are the warm-up, which is all round 0 to schedulers.
+
+    Args:
+      key_rounds: from `start_network`.
+      state: from `start_network` or the round before.
+      index: t, int32.
+      network: the choices.
+      params: the numbers.
+
+    Returns:
+      `(state, info)`.
+    """
+    state = state._replace(round_index=jnp.maximum(index, 0))
+    return step_network(jax.random.fold_in(key_rounds, index), state, network, params)
 
 
 def run_network(
@@ -173,13 +256,11 @@ def run_network(
       >>> info.mask.shape
       (50, 20)
     """
-    params = as_arrays(params)
-    key_geometry, key_rounds = jax.random.split(key)
+    state, key_rounds = start_network(key, network, params)
 
     def body(state: NetworkState, index: jax.Array) -> tuple[NetworkState, NetworkInfo]:
-        state = state._replace(round_index=jnp.maximum(index, 0))  # the warm-up is all round 0
-        return step_network(jax.random.fold_in(key_rounds, index), state, network, params)
+        return advance_network(key_rounds, state, index, network, params)
 
     rounds = jnp.arange(-warmup_rounds, num_rounds, dtype=jnp.int32)
-    state, info = jax.lax.scan(body, init_network(key_geometry, network, params), rounds)
+    state, info = jax.lax.scan(body, state, rounds)
     return state, jax.tree.map(lambda leaf: leaf[warmup_rounds:], info)

@@ -22,6 +22,10 @@ class Allowed(NamedTuple):
     text: str
     test: Callable[[Any], bool]
 
+    def or_none(self) -> "Allowed":
+        """The same, or nothing."""
+        return Allowed(self.text, lambda value: value is None or self.test(value))
+
 
 def whole(low: int) -> Allowed:
     """Integers from `low` on.

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxsplit.results import atomic_path, mean_interval
+from jaxsplit.sweeps import over_seeds
 
 # Colour-blind safe; a policy keeps its colour in every figure.
 _COLOURS = {
@@ -89,6 +90,96 @@ def comparison_figure(result: xr.Dataset) -> Figure:
         fontsize="medium",
     )
     return figure
+
+
+_SWEPT = {  # what a sweep's figure shows: label, scale
+    "mean_scheduled": "mean scheduled devices K",
+    "mean_inverse_scheduled": "mean 1/K",
+    "mean_delay": "mean delay τ / τ̄",
+    "part_participating": "devices that ever took part",
+    "jain_participation": "Jain's index of participation",
+    "energy": "energy of all devices, nJ/bit",
+}
+
+
+def sweep_figure(result: xr.Dataset) -> Figure:
+    """The grid of a sweep: means over seeds along one axis, a line per value of another.
+
+    The longest axis of numbers is drawn along x; lines are the values of the longest axis of
+    labels, or else of numbers. What other axes there are stay at their first value, as the title
+    says.
+
+    Args:
+      result: of `sweep`.
+
+    Returns:
+      A matplotlib figure.
+    """
+    axes = sorted(
+        (name for name in result.mean_delay.dims if name != "seed"),
+        key=lambda name: -result.sizes[name],
+    )
+    labelled = [name for name in axes if result[name].dtype.kind in "US"]
+    numbers = [name for name in axes if name not in labelled]
+    x, *other_numbers = numbers or labelled or [None]
+    lines = next(iter(name for name in [*labelled, *other_numbers] if name != x), None)
+    fixed = {name: 0 for name in axes if name not in (x, lines)}
+    statistics = over_seeds(_shown_variables(result)).isel(fixed)
+    if x is None:
+        x, statistics = "grid", statistics.expand_dims("grid").assign_coords(grid=["all seeds"])
+    if lines is None:
+        lines, statistics = "run", statistics.expand_dims("run").assign_coords(run=[""])
+
+    figure = Figure(figsize=(13, 7.2), layout="constrained")
+    panels = figure.subplots(2, 3)
+    others = itertools.cycle(_OTHER_COLOURS)
+    for k, value in enumerate(statistics[lines].values):
+        label = str(value) if lines in labelled else f"{lines} = {value:g}" if value else None
+        colour = _COLOURS.get(label) or (next(others) if lines in labelled else f"C{k % 10}")
+        of = statistics.isel({lines: k})
+        for name, panel in zip(_SWEPT, panels.flat, strict=True):
+            mean, low, high = of[name].transpose("statistic", ...).values
+            panel.plot(of[x].values, mean, color=colour, label=label, marker=".", linewidth=1.4)
+            if not np.isnan(low).any():
+                panel.fill_between(of[x].values, low, high, color=colour, alpha=0.15, linewidth=0)
+    for panel, text in zip(panels.flat, _SWEPT.values(), strict=True):
+        panel.set(xlabel=_axis_label(result, x), ylabel=text)
+        panel.grid(alpha=0.25)
+        if x in numbers and _is_geometric(statistics[x].values):
+            panel.set_xscale("log")
+    panels[0, 2].axhline(1, color="k", linewidth=0.8, linestyle=":")
+    delay = statistics.mean_delay.sel(statistic="mean")
+    if float(delay.max()) > 4 * float(delay.min()) > 0:  # All-in beside those that keep the budget
+        panels[0, 2].set_yscale("log")
+    if panels[0, 0].get_legend_handles_labels()[0]:
+        panels[0, 0].legend(frameon=False, fontsize="small")
+    rest = ", ".join(f"{name} = {result[name].values[0]}" for name in fixed)
+    figure.suptitle(
+        f"{result.attrs['title']}: {result.sizes['seed']} seeds, bands are 95 % intervals of the "
+        f"mean{f'; {rest}' if rest else ''}",
+        fontsize="medium",
+    )
+    return figure
+
+
+def _shown_variables(result: xr.Dataset) -> xr.Dataset:
+    """What `sweep_figure` draws, in its units."""
+    energy = result.transmission_energy_per_bit + result.computation_energy_per_bit
+    shown = result[[name for name in _SWEPT if name in result]]
+    return shown.assign(mean_delay=result.mean_delay / result.delay_budget, energy=1e9 * energy)
+
+
+def _axis_label(result: xr.Dataset, name: str) -> str:
+    units = result[name].attrs.get("units") if name in result.coords else None
+    return f"{name}, {units}" if units else name
+
+
+def _is_geometric(values: np.ndarray) -> bool:
+    """Whether values are spaced evenly on a logarithmic axis."""
+    if len(values) < 3 or values.min() <= 0:
+        return False
+    ratios = values[1:] / values[:-1]
+    return bool(np.allclose(ratios, ratios[0], rtol=0.05) and abs(ratios[0] - 1) > 0.05)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -21,22 +21,20 @@ from jax.typing import ArrayLike
 from safetensors import SafetensorError
 from safetensors.flax import load_file, save_file
 
+from jaxsplit.catalogue import SCHEDULERS
 from jaxsplit.data import digits
 from jaxsplit.federated import LearningParams, Scheme, fedft
 from jaxsplit.models import LoraConfig, ViT, pretrain
 from jaxsplit.network import Network, NetworkParams
 from jaxsplit.options import OptionError, check_options, number, some_of, whole
 from jaxsplit.results import atomic_path, save
-from jaxsplit.scheduling import LyapunovParams, Scheduler, aaba, all_in, greedy, lyapunov
+from jaxsplit.scheduling import LyapunovParams
 from jaxsplit.simulate import run
 from jaxsplit.wireless import RayleighParams, rayleigh
 
-POLICIES: dict[str, Callable[[], Scheduler]] = {
-    "all_in": all_in,
-    "lyapunov_bound": functools.partial(lyapunov, objective="bound"),
-    "lyapunov_count": functools.partial(lyapunov, objective="count"),
-    "greedy": greedy,
-    "aaba": aaba,
+POLICIES = {
+    name: SCHEDULERS[name]
+    for name in ("all_in", "lyapunov_bound", "lyapunov_count", "greedy", "aaba")
 }
 
 BACKBONE = ViT(

@@ -1,10 +1,15 @@
-"""The summary table of a comparison of policies."""
+"""Summary tables for the terminal."""
+
+import itertools
 
 import numpy as np
 import xarray as xr
 from rich.table import Table
 
 from jaxsplit.results import Interval, mean_interval
+from jaxsplit.sweeps import over_seeds
+
+_MAX_ROWS = 60
 
 
 def paired_difference(result: xr.Dataset, policy: str, reference: str) -> Interval:
@@ -114,3 +119,46 @@ def summary_table(result: xr.Dataset) -> Table:
     for name, cells in summary_rows(result).items():
         table.add_row(name, *cells)
     return table
+
+
+def sweep_table(result: xr.Dataset) -> Table:
+    """Means over seeds for the points of a sweep's grid.
+
+    Args:
+      result: of `sweep`.
+
+    Returns:
+      A rich table, a row per point, of which it shows the first 60.
+    """
+    mean = over_seeds(result).sel(statistic="mean")
+    axes = [name for name in result.mean_delay.dims if name != "seed"]
+    columns = {
+        "K": mean.mean_scheduled,
+        "1/K": mean.mean_inverse_scheduled,
+        "τ/τ̄": mean.mean_delay / mean.delay_budget,
+        "Q_T/τ̄": mean.final_queue / mean.delay_budget,
+        "took part, %": 100 * mean.part_participating,
+        "Jain": mean.jain_participation,
+        "feasible, %": 100 * mean.is_feasible,
+        "energy, nJ/bit": 1e9
+        * (mean.transmission_energy_per_bit + mean.computation_energy_per_bit),
+    }
+    points = list(itertools.product(*(range(result.sizes[name]) for name in axes)))
+    bad = int((~np.isfinite(result.mean_delay)).sum())
+    table = Table(
+        title=result.attrs["title"],
+        caption=f"Means over {result.sizes['seed']} seeds and all rounds; energy of all devices."
+        + (f" The first {_MAX_ROWS} of {len(points)} points." if len(points) > _MAX_ROWS else "")
+        + (f" {bad} runs have a delay that is not finite." if bad else ""),
+    )
+    for name in [*axes, *columns]:
+        table.add_column(name, justify="right")
+    for point in points[:_MAX_ROWS]:
+        at = dict(zip(axes, point, strict=True))
+        place = [_coordinate(result[name].values[index]) for name, index in at.items()]
+        table.add_row(*place, *(f"{float(values.isel(at)):.4g}" for values in columns.values()))
+    return table
+
+
+def _coordinate(value: np.generic) -> str:
+    return str(value) if isinstance(value, np.str_) else f"{value:g}"

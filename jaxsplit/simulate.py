@@ -20,7 +20,14 @@ from jaxsplit.federated import (
     payload,
     run_chunk,
 )
-from jaxsplit.network import Network, NetworkInfo, NetworkParams, as_arrays, run_network
+from jaxsplit.network import (
+    Network,
+    NetworkInfo,
+    NetworkParams,
+    as_arrays,
+    run_keys,
+    run_network,
+)
 from jaxsplit.results import describe_run
 from jaxsplit.wireless import transmission_delay
 
@@ -138,7 +145,7 @@ def _run_seed(
     started = time.perf_counter()
     clock = CompileClock()
     with clock:
-        key_network, key_init, key_rounds = jax.random.split(jax.random.key(seed), 3)
+        keys = run_keys(seed)
         partition = partitioner(seed, dataset.train_labels, network.num_devices)
         world = World(
             backbone=backbone,
@@ -151,7 +158,7 @@ def _run_seed(
         )
         sent = payload(scheme, world)
         schedule, last_queue, delay_s = _draw_schedule(
-            key_network,
+            keys.network,
             network,
             network_params,
             jnp.asarray(sent.total_bits, jnp.result_type(float)),
@@ -166,13 +173,13 @@ def _run_seed(
         chunks = -(-num_rounds // evaluate_every)
         padded = np.zeros(((chunks + 1) * evaluate_every, network.num_devices), bool)
         padded[evaluate_every : evaluate_every + num_rounds] = mask
-        state = _init(key_init, scheme, learning_params, world)
+        state = _init(keys.init, scheme, learning_params, world)
         losses, evaluations = [], []
         for chunk in range(chunks + 1):
             first_round = (chunk - 1) * evaluate_every
             rows = slice(chunk * evaluate_every, (chunk + 1) * evaluate_every)
             state, info, evaluation = run_chunk(
-                key_rounds,
+                keys.rounds,
                 state,
                 jnp.asarray(padded[rows]),
                 jnp.int32(first_round),

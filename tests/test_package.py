@@ -29,20 +29,23 @@ ALLOWED = {
     "wireless": set(),
     "scheduling": {"wireless"},
     "network": {"scheduling", "wireless"},
+    "catalogue": {"scheduling", "wireless"},
+    "theory": set(),
     "models": {"data"},
     "federated": {"costs", "data", "models"},
     "results": {"costs", "federated", "network"},
-    "report": {"results"},
-    "plots": {"results"},
+    "sweeps": {"catalogue", "network", "options", "results", "scheduling", "wireless"},
+    "report": {"results", "sweeps"},
+    "plots": {"results", "sweeps"},
     "simulate": {
         "compile_clock", "data", "federated", "network", "results", "wireless",
     },
     "quickstart": {
-        "data", "federated", "models", "network", "options", "results", "scheduling", "simulate",
-        "wireless",
+        "catalogue", "data", "federated", "models", "network", "options", "results", "scheduling",
+        "simulate", "wireless",
     },
-    "cli": {"options", "plots", "quickstart", "report", "results", "simulate"},
-    "__init__": {"federated", "network", "simulate"},
+    "cli": {"options", "plots", "quickstart", "report", "results", "simulate", "sweeps"},
+    "__init__": {"federated", "network", "simulate", "sweeps"},
 }  # fmt: skip
 
 

@@ -8,7 +8,6 @@ from jaxsplit.scheduling.base import (
     Observation,
     Schedule,
     Scheduler,
-    prefix_masks,
     strongest_first,
     virtual_queue,
 )
@@ -35,7 +34,6 @@ __all__ = [
     "jain_index",
     "lyapunov",
     "min_delay_bandwidth",
-    "prefix_masks",
     "proportional_fair",
     "random_k",
     "round_robin",

@@ -86,30 +86,6 @@ def strongest_first(snr_hz: jax.Array) -> jax.Array:
     return jnp.zeros_like(ranks).at[order].set(ranks)
 
 
-def prefix_masks(snr_hz: jax.Array, min_devices: int) -> jax.Array:
-    """The sets that can be optimal: the K strongest channels, K = min_devices … N (Theorem 2).
-
-    Args:
-      snr_hz: shape [N], in any order.
-      min_devices: the smallest K, static.
-
-    Returns:
-      bool, shape [N + 1 - min_devices, N], in the caller's device order.
-
-    Raises:
-      ValueError: `min_devices` outside 0…N.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> prefix_masks(jnp.array([2.0, 5.0]), 1).tolist()
-      [[False, True], [True, True]]
-    """
-    num_devices = snr_hz.shape[-1]
-    check_min_devices(min_devices, num_devices)
-    sizes = jnp.arange(min_devices, num_devices + 1, dtype=jnp.int32)
-    return strongest_first(snr_hz)[None, :] < sizes[:, None]
-
-
 def check_min_devices(min_devices: int, num_devices: int) -> None:
     """Raise a ValueError if no set can have so many devices."""
     if not 0 <= min_devices <= num_devices:

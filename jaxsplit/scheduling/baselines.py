@@ -8,7 +8,15 @@ import jax.numpy as jnp
 from jaxsplit_kernels import bandwidth_for_rate
 
 from jaxsplit.scheduling.bandwidth import equal_bandwidth, min_delay_bandwidth, slowest_delay
-from jaxsplit.scheduling.base import Observation, Schedule, Scheduler, prefix_masks, strongest_first
+from jaxsplit.scheduling.base import (
+    Observation,
+    Schedule,
+    Scheduler,
+    check_min_devices,
+    strongest_first,
+)
+from jaxsplit.scheduling.prefixes import prefix_sum
+from jaxsplit.wireless.link import transmission_delay
 
 
 def _memoryless(step: Any) -> Scheduler:
@@ -56,12 +64,16 @@ def aaba(min_devices: int = 1) -> Scheduler:
     """
 
     def step(seen: Observation) -> Schedule:
-        masks = prefix_masks(seen.snr_hz, min_devices)
-        bandwidths = jax.vmap(equal_bandwidth, in_axes=(0, None))(masks, seen.total_hz)
-        delays = jax.vmap(slowest_delay, in_axes=(0, None, 0))(bandwidths, seen.snr_hz, masks)
-        # The delay grows with the prefix, so counting the prefixes that fit finds the largest.
-        best = jnp.maximum(jnp.sum(delays <= seen.delay_budget) - 1, 0)
-        return _schedule(masks[best], bandwidths[best], delays[best])
+        num_devices = seen.snr_hz.shape[-1]
+        check_min_devices(min_devices, num_devices)
+        rank = strongest_first(seen.snr_hz)
+        # As the weakest of its prefix, each device decides that prefix's delay. The delay grows
+        # with the prefix, so counting those that fit finds the largest.
+        share_hz = seen.total_hz / (rank + 1).astype(seen.snr_hz.dtype)
+        fits = transmission_delay(1, share_hz, seen.snr_hz) <= seen.delay_budget
+        mask = rank < jnp.maximum(jnp.sum(fits), min_devices)
+        bandwidth_hz = equal_bandwidth(mask, seen.total_hz)
+        return _schedule(mask, bandwidth_hz, slowest_delay(bandwidth_hz, seen.snr_hz, mask))
 
     return _memoryless(step)
 
@@ -93,13 +105,15 @@ def greedy(
         )
 
     def step(seen: Observation) -> Schedule:
-        rank = strongest_first(seen.snr_hz)
+        check_min_devices(min_devices, seen.snr_hz.shape[-1])
+        order = jnp.argsort(-seen.snr_hz, stable=True)
         rate = jnp.broadcast_to(1 / seen.delay_budget, seen.snr_hz.shape)
         required_hz = bandwidth_for_rate(rate, seen.snr_hz)
-        # The band used by a device and all stronger ones; infeasible devices are inf.
-        stronger_or_same = rank[None, :] <= rank[:, None]
-        used_hz = jnp.sum(jnp.where(stronger_or_same, required_hz[None, :], 0), axis=-1)
-        fits = used_hz <= seen.total_hz
+        # The band used by a device and all stronger ones. What cannot fit counts as twice the
+        # band, as infinities would spoil the sums.
+        used_hz = prefix_sum(jnp.minimum(required_hz[order], 2 * seen.total_hz))
+        rank = strongest_first(seen.snr_hz)
+        fits = (used_hz <= seen.total_hz)[rank]
         mask = fits | (rank < min_devices)
         bandwidth_hz, delay = min_delay_bandwidth(seen.snr_hz, mask, seen.total_hz)
         if allocation == "required":

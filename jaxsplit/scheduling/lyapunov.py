@@ -176,8 +176,10 @@ _SEARCH = {
 class LyapunovParams(NamedTuple):
     """Numbers of the Lyapunov scheduler."""
 
-    v: ArrayLike = 1.0  # dimensionless: V_t = v·τ̄²·γ^t
+    v: ArrayLike = 1.0  # dimensionless: V_t = v·τ̄²·γ^t·c^(T−1−t)
     v_decay: ArrayLike = 1.0  # γ, 1 for a constant V
+    contraction: ArrayLike = 1.0  # c = 1 − μη of Theorem 1, 1 to weigh all rounds alike
+    horizon_rounds: ArrayLike = 1  # T; from there on the last factor is 1
 
 
 @functools.cache
@@ -186,7 +188,9 @@ def lyapunov(
 ) -> Scheduler:
     r"""The online scheduler of FedFT §IV: `solve_p1` under the virtual queue.
 
-    $V_t = v\,\bar\tau^2\,\gamma^t$, so that v has no unit and keeps its meaning over budgets.
+    $V_t = v\,\bar\tau^2\,\gamma^t c^{\max(T-1-t, 0)}$, so that v has no unit and keeps its meaning
+    over budgets. With $c = 1 - \mu\eta$ and `objective="bound"` a round's reward is its term of
+    Theorem 1 (FedFT (13)), in which later rounds weigh more.
 
     Args:
       rule: see `solve_p1`; `"first_descent"` is the paper's Algorithm 1.
@@ -200,8 +204,10 @@ def lyapunov(
       ValueError: unknown `rule` or `objective`.
 
     Example:
-      >>> lyapunov(objective="bound").params
-      LyapunovParams(v=1.0, v_decay=1.0)
+      >>> params = lyapunov(objective="bound").params
+      >>> params
+      LyapunovParams(v=1.0, v_decay=1.0, contraction=1.0, horizon_rounds=1)
+      >>> late_rounds_count = params._replace(contraction=0.98, horizon_rounds=200)
     """
     _one_of("rule", rule, Rule)
     _one_of("objective", objective, Objective)
@@ -210,8 +216,12 @@ def lyapunov(
         key: jax.Array, state: tuple[()], seen: Observation, params: LyapunovParams
     ) -> tuple[tuple[()], Schedule]:
         del key
-        decay = jnp.asarray(params.v_decay) ** seen.round_index.astype(seen.delay_budget.dtype)
-        weight = jnp.asarray(params.v) * seen.delay_budget**2 * decay
+        done = seen.round_index.astype(seen.delay_budget.dtype)
+        left = jnp.maximum(jnp.asarray(params.horizon_rounds, done.dtype) - 1 - done, 0)
+        schedule_of_v = (
+            jnp.asarray(params.v_decay) ** done * jnp.asarray(params.contraction) ** left
+        )
+        weight = jnp.asarray(params.v) * seen.delay_budget**2 * schedule_of_v
         schedule = solve_p1(
             seen.snr_hz,
             seen.total_hz,

@@ -46,7 +46,7 @@ def bound_rates(snr_hz: jax.Array, total_hz: jax.Array) -> PrefixRates:
     share_hz = total_hz / jnp.arange(1, snr_hz.shape[-1] + 1, dtype=snr_hz.dtype)
     low = share_hz * jnp.log1p(snr_hz / share_hz)
     high = jnp.minimum(
-        share_hz * jnp.log1p(_prefix_sum(snr_hz) / total_hz),
+        share_hz * jnp.log1p(prefix_sum(snr_hz) / total_hz),
         total_hz * jnp.log1p(snr_hz / total_hz),
     )
     return _rounded_out(low / math.log(2), high / math.log(2), jnp.sqrt(low * high) / math.log(2))
@@ -145,7 +145,7 @@ def _required(
     # An infinite bandwidth times a zero of the summing matrix would be NaN.
     is_small = required_hz < _capped_hz(total_hz)
     required_hz = jnp.where(is_small, required_hz, _capped_hz(total_hz))
-    return _prefix_sum(required_hz), _prefix_sum(jnp.where(is_small, slope, 0))
+    return prefix_sum(required_hz), prefix_sum(jnp.where(is_small, slope, 0))
 
 
 def _capped_hz(total_hz: jax.Array) -> jax.Array:
@@ -170,7 +170,7 @@ def _rounded_out(
     return PrefixRates(low, high, jnp.clip(estimate, low, high))
 
 
-def _prefix_sum(x: jax.Array) -> jax.Array:
+def prefix_sum(x: jax.Array) -> jax.Array:
     """Cumulative sum over the last axis by products with a triangular matrix.
 
     Of blocks and, recursively, of their totals: every device is fast at such products, and rounding
@@ -185,5 +185,5 @@ def _prefix_sum(x: jax.Array) -> jax.Array:
     )
     if blocks.shape[-2] > 1:
         totals = within[..., -1]
-        within = within + (_prefix_sum(totals) - totals)[..., None]
+        within = within + (prefix_sum(totals) - totals)[..., None]
     return within.reshape(padded.shape)[..., :length]

@@ -1,7 +1,7 @@
 """The radio: where devices stand, how their channels fade, what a link can carry."""
 
 from jaxsplit.wireless.base import ChannelModel, PathLoss, Placement
-from jaxsplit.wireless.energy import computation_energy, transmission_energy
+from jaxsplit.wireless.energy import ProcessorParams, computation_energy, transmission_energy
 from jaxsplit.wireless.fading import (
     FadingParams,
     FadingState,
@@ -64,6 +64,7 @@ __all__ = [
     "PathLoss",
     "Placement",
     "PowerLawParams",
+    "ProcessorParams",
     "RayleighParams",
     "RayleighState",
     "RicianParams",
