@@ -5,7 +5,7 @@ import io
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -45,7 +45,7 @@ def _sweep(config: tyro.conf.OmitArgPrefixes[SweepConfig]) -> SweepConfig:
     return config
 
 
-_COMMANDS = {"quickstart": _quickstart, "sweep": _sweep}
+_COMMANDS: dict[str, Callable[..., Any]] = {"quickstart": _quickstart, "sweep": _sweep}
 _CONFIGS = {"quickstart": QuickstartConfig, "sweep": SweepConfig}
 
 

@@ -128,14 +128,18 @@ def sweep_figure(result: xr.Dataset) -> Figure:
     if x is None:
         x, statistics = "grid", statistics.expand_dims("grid").assign_coords(grid=["all seeds"])
     if lines is None:
-        lines, statistics = "run", statistics.expand_dims("run").assign_coords(run=[""])
+        lines, statistics = "run", statistics.expand_dims("run").assign_coords(run=[0])
 
     figure = Figure(figsize=(13, 7.2), layout="constrained")
     panels = figure.subplots(2, 3)
     others = itertools.cycle(_OTHER_COLOURS)
     for k, value in enumerate(statistics[lines].values):
-        label = str(value) if lines in labelled else f"{lines} = {value:g}" if value else None
-        colour = _COLOURS.get(label) or (next(others) if lines in labelled else f"C{k % 10}")
+        if lines in labelled:
+            label: str | None = str(value)
+            colour = _COLOURS.get(str(value)) or next(others)
+        else:
+            label = f"{lines} = {value:g}" if lines in axes else None
+            colour = f"C{k % 10}"
         of = statistics.isel({lines: k})
         for name, panel in zip(_SWEPT, panels.flat, strict=True):
             mean, low, high = of[name].transpose("statistic", ...).values

@@ -1,6 +1,7 @@
 """Summary tables for the terminal."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -59,6 +60,12 @@ def _difference(interval: Interval) -> str:
     return f"{100 * interval.mean:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
 
 
+def _energy_j(of: xr.Dataset) -> float:
+    """Energy of a whole run, mean over seeds."""
+    energy = of.transmission_energy_j + of.computation_energy_j
+    return float(energy.sum(("round", "device")).mean())
+
+
 def summary_rows(result: xr.Dataset) -> dict[str, list[str]]:
     """What a reader wants to know of each policy: a row per quantity, a column per policy.
 
@@ -88,9 +95,11 @@ def summary_rows(result: xr.Dataset) -> dict[str, list[str]]:
             "mean scheduled devices K": f"{float(of.num_scheduled.mean()):.2f}",
             "mean 1/K": f"{float((1 / busy).mean()):.3f}",
             "devices that ever took part, %": f"{100 * took_part:.0f}",
+            "Jain's index of participation": f"{float(of.jain_participation.mean()):.3f}",
             "mean delay τ over τ̄": f"{float(ratio.mean()):.3f}",
             "median delay τ over τ̄": f"{float(ratio.median()):.3f}",
             "simulated time, s": f"{float(of.time_s[:, -1].mean()):.2f}",
+            "energy of all devices, J": f"{_energy_j(of):.3g}",
             "compile, s": f"{float(of.compile_s.sum()):.1f}",
             "run, s": f"{float(of.run_s.sum()):.1f}",
         }.items():
@@ -160,5 +169,5 @@ def sweep_table(result: xr.Dataset) -> Table:
     return table
 
 
-def _coordinate(value: np.generic) -> str:
-    return str(value) if isinstance(value, np.str_) else f"{value:g}"
+def _coordinate(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:g}"

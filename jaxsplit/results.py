@@ -13,12 +13,17 @@ import xarray as xr
 from jaxsplit.costs import Payload
 from jaxsplit.federated import Evaluation
 from jaxsplit.network import NetworkInfo
+from jaxsplit.scheduling import jain_index
 
 # name: (dimensions, unit, meaning)
 _VARIABLES = {
     "scheduled": (("round", "device"), "", "device takes part in the round"),
     "num_scheduled": (("round",), "devices", "scheduled devices K_t"),
     "delay": (("round",), "s/bit", "transmission delay per bit τ_t of the slowest device"),
+    "participation": (("device",), "rounds", "rounds that the device took part in"),
+    "jain_participation": ((), "", "Jain's index of participation"),
+    "transmission_energy_j": (("round", "device"), "J", "energy sent with the round's real upload"),
+    "computation_energy_j": (("round", "device"), "J", "energy of the device's processor"),
     "queue": (("round",), "s/bit", "virtual queue Q_t before the round"),
     "final_queue": ((), "s/bit", "virtual queue Q_T after the last round"),
     "delay_s": (("round",), "s", "transmission delay of the round's real payload"),
@@ -81,6 +86,10 @@ def describe_run(
     values = {
         "scheduled": schedule.mask,
         "num_scheduled": schedule.mask.sum(axis=-1),
+        "participation": schedule.mask.sum(axis=0),
+        "jain_participation": float(jain_index(schedule.mask.sum(axis=0))),
+        "transmission_energy_j": schedule.transmission_energy_per_bit * np.float64(payload.up_bits),
+        "computation_energy_j": schedule.computation_energy_per_bit * np.float64(payload.up_bits),
         "delay": schedule.delay,
         "queue": schedule.queue,
         "final_queue": last_queue,

@@ -63,6 +63,15 @@ def test_numbers_hang_together(result):
     np.testing.assert_allclose(result.eval_time_s[..., -1], result.time_s[..., -1])
     np.testing.assert_array_equal(result.num_scheduled, result.scheduled.sum("device"))
     assert np.all(result.num_scheduled.sel(policy="all_in") == 20)
+    np.testing.assert_array_equal(result.participation, result.scheduled.sum("round"))
+    assert np.all(result.jain_participation.sel(policy="all_in") == 1)
+    # 10 mW for the part of the round in which the device sends; 1.2 nJ for each bit it sends.
+    sending_s = result.delay_s * result.attrs["up_bits"] / payload
+    energy = result.transmission_energy_j.sel(policy="all_in").max("device")
+    np.testing.assert_allclose(energy, 0.01 * sending_s.sel(policy="all_in"), rtol=1e-4)
+    np.testing.assert_allclose(
+        result.computation_energy_j, 1.2e-9 * result.attrs["up_bits"] * result.scheduled, rtol=1e-5
+    )
     np.testing.assert_allclose(result.device_accuracy.mean("device"), result.accuracy, rtol=1e-5)
     assert np.isfinite(result.loss).all()
 

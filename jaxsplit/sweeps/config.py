@@ -35,12 +35,12 @@ class SweepConfig:
     """Communication rounds T."""
     warmup_rounds: Annotated[int, whole(0)] = 300
     """Rounds that fill the virtual queue before round 0."""
-    devices: Annotated[int, whole(1)] = 20
-    """Devices N, if not swept."""
-    channel: str = "rayleigh"
-    """Channel model, if not swept; trace:FILE replays a recorded one."""
-    scheduler: str = "lyapunov_bound"
-    """Scheduling policy, if not swept."""
+    devices: Annotated[int | None, whole(1).or_none()] = None
+    """Devices N, if not swept; 20 by default."""
+    channel: str | None = None
+    """Channel model, if not swept; rayleigh by default, trace:FILE replays a recorded one."""
+    scheduler: str | None = None
+    """Scheduling policy, if not swept; lyapunov_bound by default."""
     keep_devices: bool = True
     """Keep participation and energy of each device."""
     keep_rounds: bool = False
@@ -74,10 +74,11 @@ class SweepConfig:
         Raises:
           OptionError: an unknown name.
         """
+        channel, scheduler = self.channel or "rayleigh", self.scheduler or "lyapunov_bound"
         return Network(
-            self.devices,
-            _named("channel", self.channel, self.channel),
-            _named("scheduler", self.scheduler, self.scheduler),
+            self.devices or 20,
+            _named("channel", channel, channel),
+            _named("scheduler", scheduler, scheduler),
         )
 
     def parsed_axes(self) -> dict[str, Any]:
@@ -92,6 +93,11 @@ class SweepConfig:
             if not (name and equals and values) or name in axes:
                 raise OptionError("axes", text, "NAME=VALUES, each name once")
             axes[name] = _values(name, values, text)
+        fixed = {"num_devices": self.devices, "channel": self.channel, "scheduler": self.scheduler}
+        for name, value in fixed.items():
+            if name in axes and value is not None:
+                option = "devices" if name == "num_devices" else name
+                raise OptionError(option, value, f"{name} either here or in axes, not in both")
         return axes
 
 

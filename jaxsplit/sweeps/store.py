@@ -115,6 +115,8 @@ def check_same_setting(option: str, folder: Path, found: dict[str, Any], wanted:
       OptionError: they differ; the message says in what.
     """
     differs = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+    if len(differs) > 1 and "network" in differs:  # its programs follow from the rest
+        differs.remove("network")
     if differs:
         raise OptionError(
             option,

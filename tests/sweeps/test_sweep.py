@@ -21,12 +21,12 @@ from jaxsplit.network import run_keys, run_network
 from jaxsplit.options import OptionError
 from jaxsplit.scheduling import LyapunovParams, aaba, all_in, greedy, lyapunov, random_k
 from jaxsplit.sweeps import DiskFullError, over_seeds
+from jaxsplit.sweeps import run as module
 from jaxsplit.sweeps.grid import make_grid
 from jaxsplit.sweeps.program import compile_blocks, scenario_stages
 from jaxsplit.sweeps.summary import Sums
 from jaxsplit.wireless import fixed_snr, rayleigh, shannon_rate, trace, umi
 
-module = sys.modules["jaxsplit.sweeps.sweep"]
 SMALL = Network(6, rayleigh(), greedy())
 BUDGETS = [10e-9, 25e-9, 60e-9]
 
@@ -493,5 +493,5 @@ def test_a_foreign_result_is_left_alone(tmp_path):
 def test_a_trace_of_other_devices_is_refused(tmp_path):
     path = tmp_path / "trace.csv"
     path.write_text("round,device,gain_db\n0,0,-90\n0,1,-80\n")
-    with pytest.raises(ValueError, match=r"num_devices=6, but .* holds 2"):
+    with pytest.raises(OptionError, match=r"axes='trace' .*num_devices=6, but .* holds 2"):
         sweep(SMALL, {"channel": {"trace": trace(path), "umi": umi()}}, seeds=2, num_rounds=2)

@@ -128,14 +128,15 @@ def sweep(
     )
     devices = jax.local_devices() if devices is None else devices
     progress = progress or (lambda stage, done, total: None)
-    if out is None:
-        if jax.process_count() > 1:
-            raise OptionError("out", None, "a folder that all processes share")
-        check_result_fits(plan.result_bytes, None)
-        blocks, store = _compile(plan, devices, block_size, progress), MemoryStore()
-        _simulate(plan, blocks, store, progress)
-        return _label(plan, blocks, store, plan.setting(devices[0]) | {"block_size": blocks.size})
-    return _in_folder(plan, Path(out), devices, block_size, progress)
+    setting = plan.setting(devices[0])
+    if out is not None:
+        return _in_folder(plan, setting, Path(out), devices, block_size, progress)
+    if jax.process_count() > 1:
+        raise OptionError("out", None, "a folder that all processes share")
+    check_result_fits(plan.result_bytes, None)
+    blocks, store = _compile(plan, devices, block_size, progress), MemoryStore()
+    _simulate(plan, blocks, store, progress)
+    return _label(plan, blocks, store, setting | {"block_size": blocks.size})
 
 
 def _check_whole(name: str, value: Any, low: int) -> None:
@@ -165,6 +166,23 @@ class _Plan:
             for program in self.grid.programs()
         ]
 
+    @functools.cached_property
+    def fingerprints(self) -> list[str]:
+        """Of each program; the first time that all of a network is looked at, without running it.
+
+        Raises:
+          OptionError: its parts do not go together.
+        """
+        found = []
+        for program, stages in zip(self.grid.programs(), self.stages, strict=True):
+            try:
+                found.append(fingerprint(stages, self.axis_names))
+            except ValueError as error:
+                label = program.label or f"{program.network.num_devices} devices"
+                allowed = f"parts of a network that go together: {error}"
+                raise OptionError("axes", label, allowed) from error
+        return found
+
     @property
     def result_bytes(self) -> int:
         num_devices = max(program.network.num_devices for program in self.grid.programs())
@@ -186,7 +204,7 @@ class _Plan:
             "warmup_rounds": self.warmup_rounds,
             "keep_devices": self.keep_devices,
             "keep_rounds": self.keep_rounds,
-            "network": [fingerprint(stages, self.axis_names) for stages in self.stages],
+            "network": self.fingerprints,
             "versions": {name: version(name) for name in ("jaxsplit", "jax", "jaxlib")},
             "device_kind": device.device_kind,
         }
@@ -203,6 +221,7 @@ def _short(seeds: range | np.ndarray) -> list[int] | str:
 
 def _in_folder(
     plan: _Plan,
+    setting: dict[str, Any],
     out: Path,
     devices: Sequence[jax.Device],
     block_size: int | None,
@@ -211,7 +230,6 @@ def _in_folder(
     """The result that a folder has; else simulate what it lacks."""
     check_writable_folder("out", out)
     path, store = out / _RESULT, FolderStore(out / _BLOCKS)
-    setting = plan.setting(devices[0])
     if found := _setting_of(path) or store.setting():
         block_size = block_size or found.get("block_size")
         check_same_setting("out", out, found, setting | {"block_size": block_size})
@@ -220,7 +238,7 @@ def _in_folder(
 
     check_result_fits(plan.result_bytes, out)
     blocks = _compile(plan, devices, block_size, progress)
-    setting["block_size"] = blocks.size
+    setting |= {"block_size": blocks.size}
     if jax.process_index() == 0:
         store.create(setting)
     _wait_for_all("the folder")
