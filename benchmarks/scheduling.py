@@ -1,10 +1,11 @@
 """Speed of solve_p1 and of network-only rounds; objective of the two rules.
 
 ``python benchmarks/scheduling.py`` checks solve_p1 against the NumPy reference, times it per
-problem, over the number of devices, and over a million scheduled rounds, and writes
+problem, over the number of devices, and over a million scheduled rounds of a sweep, and writes
 results/scheduling-<device>.json beside itself. ``--quick`` leaves the million rounds out.
 """
 
+import subprocess
 import sys
 import time
 from functools import partial
@@ -15,7 +16,7 @@ import numpy as np
 from scipy.special import lambertw
 from timing import compiled, save
 
-from jaxsplit.network import Network, init_network, step_network
+from jaxsplit import Network, sweep
 from jaxsplit.scheduling import lyapunov, solve_p1
 from jaxsplit.wireless import rayleigh
 
@@ -132,48 +133,47 @@ def rule_gap(record, count=100_000, num_devices=20):
         print(f"exact over first_descent, {objective}: {record[objective]}", flush=True)
 
 
-def million_rounds(record, seeds=10_000, rounds=100, chunk=1000):
-    """Network-only rounds, summaries kept; seeds in chunks so that memory stays flat."""
+def million_rounds(record, seeds=10_000, rounds=100):
+    """Network-only rounds as users run them: a sweep over seeds that keeps summaries."""
     for rule in ("exact", "first_descent"):
         network = Network(DEVICES, rayleigh(), lyapunov(rule))
-        params = network.default_params()
+        started = {}
 
-        @jax.jit
-        def run(keys, network=network, params=params):
-            def one(key):
-                key_geometry, key_rounds = jax.random.split(key)
+        def progress(stage, done, total, started=started):
+            started.setdefault(stage, time.perf_counter())
 
-                def body(carry, index):
-                    state, totals = carry
-                    key = jax.random.fold_in(key_rounds, index)
-                    state, info = step_network(key, state, network, params)
-                    seen = jnp.stack([info.delay, info.mask.sum().astype(jnp.float32)])
-                    return (state, totals + seen), None
-
-                start = (init_network(key_geometry, network, params), jnp.zeros(2))
-                (_, totals), _ = jax.lax.scan(body, start, jnp.arange(rounds))
-                return totals / rounds
-
-            return jax.vmap(one)(keys)
-
-        keys = jax.random.split(jax.random.key(0), seeds).reshape(-1, chunk)
-        jax.block_until_ready(run(keys[0]))
-        start = time.perf_counter()
-        means = np.concatenate([np.asarray(run(part)) for part in keys])
-        taken = time.perf_counter() - start
+        result = sweep(network, {}, seeds=seeds, num_rounds=rounds, progress=progress)
+        taken = time.perf_counter() - started["simulating"]
         record[rule] = {
             "seconds": round(taken, 1),
+            "compile_s": round(started["simulating"] - started["compiling"], 1),
             "rounds": seeds * rounds,
-            "mean_delay_over_budget": round(float(means[:, 0].mean() / BUDGET), 4),
-            "mean_devices": round(float(means[:, 1].mean()), 3),
+            "mean_delay_over_budget": round(float(result.mean_delay.mean()) / BUDGET, 4),
+            "mean_devices": round(float(result.mean_scheduled.mean()), 3),
+            "part_ambiguous": float(f"{float(result.part_ambiguous.mean()):.3g}"),
         }
         print(f"{seeds} seeds x {rounds} rounds, {rule}: {record[rule]}", flush=True)
+
+
+def sweep_memory(record):
+    """Peak memory of the process that sweeps, over the number of rounds."""
+    for rounds in (100, 1000, 10_000):
+        code = (
+            "import resource, jaxsplit\n"
+            "from jaxsplit import scheduling, wireless\n"
+            "network = jaxsplit.Network(20, wireless.rayleigh(), scheduling.greedy())\n"
+            f"jaxsplit.sweep(network, {{}}, seeds=256, num_rounds={rounds})\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        record[f"MiB at {rounds} rounds"] = round(int(done.stdout) / 1024)
+    print(f"peak memory of a sweep of 256 seeds: {record}", flush=True)
 
 
 def main():
     device = jax.devices()[0].device_kind
     record = {"device": device, "jax": jax.__version__}
-    for measure in (per_problem, over_devices, rule_gap, million_rounds):
+    for measure in (per_problem, over_devices, rule_gap, sweep_memory, million_rounds):
         if measure is million_rounds and "--quick" in sys.argv[1:]:
             return
         measure(record.setdefault(measure.__name__, {}))

@@ -11,19 +11,10 @@ from typing import Any
 import jax
 import tyro
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    Task,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from jaxsplit.options import OptionError, allowed_of, check_writable_folder
 from jaxsplit.plots import comparison_figure, save_figure, sweep_figure
+from jaxsplit.progress import progress_bars, sweep_progress
 from jaxsplit.quickstart import QuickstartConfig, foundation_model, quickstart
 from jaxsplit.report import rounds_above, summary_table, sweep_table
 from jaxsplit.results import save
@@ -77,37 +68,10 @@ def _one_line(box: str, command: str) -> str:
     return f"{text}; give {allowed.text}" if allowed else f"{text}; see jaxsplit {command} --help"
 
 
-class _RateColumn(TextColumn):
-    """What is done per second."""
-
-    def __init__(self) -> None:
-        super().__init__("")
-
-    def render(self, task: Task) -> Text:
-        """The mean speed so far."""
-        if not task.completed or not task.elapsed:
-            return Text("")
-        return Text(f"{task.completed / task.elapsed:,.3g}/s")
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description:>15}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
-        _RateColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=False),
-        console=console,
-    )
-
-
 def _run_quickstart(config: QuickstartConfig, console: Console) -> None:
     config.check()
     check_writable_folder("out", config.out)
-    with _progress(console) as progress:
+    with progress_bars(console) as progress:
         task = progress.add_task("backbone", total=None, visible=False, unit="epochs")
         foundation_model(
             lambda done, epochs: progress.update(task, completed=done, total=epochs, visible=True)
@@ -135,15 +99,7 @@ def _run_sweep(config: SweepConfig, console: Console) -> None:
     if config.coordinator is not None:
         jax.distributed.initialize(config.coordinator, config.processes, config.process)
     network, axes = config.network(), config.parsed_axes()
-    with _progress(console) as progress:
-        tasks: dict[str, Any] = {}
-        units = {"compiling": "programs", "simulating": "rounds"}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=total, unit=units[stage])
-            progress.update(tasks[stage], completed=done, total=total)
-
+    with sweep_progress(console) as progress:
         result = sweep(
             network,
             axes,
@@ -154,7 +110,7 @@ def _run_sweep(config: SweepConfig, console: Console) -> None:
             keep_rounds=config.keep_rounds,
             out=config.out,
             block_size=config.block_size,
-            progress=report,
+            progress=progress,
         )
     if jax.process_index() == 0:
         picture = config.out / "sweep.png"

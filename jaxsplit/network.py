@@ -14,7 +14,9 @@ from jax.typing import ArrayLike
 from jaxsplit.scheduling import Observation, Scheduler, virtual_queue
 from jaxsplit.wireless import (
     ChannelModel,
+    Duplex,
     ProcessorParams,
+    check_duplex,
     computation_energy,
     snr_density,
     transmission_delay,
@@ -29,9 +31,11 @@ class Network:
     num_devices: int  # N
     channel: ChannelModel
     scheduler: Scheduler
+    duplex: Duplex = "half"  # of the clock; schedulers look at the uplink's delay per bit
 
     def __post_init__(self) -> None:
-        """Reject an empty network."""
+        """Reject what cannot be."""
+        check_duplex(self.duplex)
         if self.num_devices < 1:
             raise ValueError(f"num_devices={self.num_devices}: a network needs at least 1 device")
 
@@ -53,6 +57,7 @@ class NetworkParams(NamedTuple):
     noise_dbm_per_hz: ArrayLike = -174.0  # N0
     delay_budget: ArrayLike = 25e-9  # τ̄, s/bit
     processor: Any = ProcessorParams()  # of every device
+    server_power_dbm: ArrayLike = 10.0  # of the downlink to a device, on that device's band
 
 
 class NetworkState(NamedTuple):
@@ -67,7 +72,8 @@ class NetworkState(NamedTuple):
 class NetworkInfo(NamedTuple):
     """What a round shows; `run_network` stacks it to [T, ...]."""
 
-    snr_hz: jax.Array  # [N] Hz
+    snr_hz: jax.Array  # [N] Hz, of the uplink
+    server_snr_hz: jax.Array  # [N] Hz, of the downlink, over the same channel
     mask: jax.Array  # [N] bool, scheduled devices
     bandwidth_hz: jax.Array  # [N] Hz
     delay: jax.Array  # [] s/bit, τ_t
@@ -169,6 +175,7 @@ def step_network(
     )
     info = NetworkInfo(
         snr_hz=snr_hz,
+        server_snr_hz=snr_density(gain, params.server_power_dbm, params.noise_dbm_per_hz),
         mask=schedule.mask,
         bandwidth_hz=schedule.bandwidth,
         delay=schedule.delay,

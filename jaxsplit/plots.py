@@ -1,6 +1,5 @@
 """Figures of results."""
 
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,20 @@ _COLOURS = {
     "greedy": "#d55e00",
     "aaba": "#009e73",
 }
-_OTHER_COLOURS = ("#cc79a7", "#e69f00", "#7f7f7f", "#8c564b")
+_OTHER_COLOURS = ("#cc79a7", "#e69f00", "#7f7f7f", "#8c564b", "#9467bd", "#bcbd22")
+
+
+def policy_colour(policy: str, index: int = 0) -> str:
+    """The colour that a policy has in every figure.
+
+    Args:
+      policy: its label.
+      index: decides the colour of a policy that has none of its own.
+
+    Returns:
+      A colour for matplotlib.
+    """
+    return _COLOURS.get(policy) or _OTHER_COLOURS[index % len(_OTHER_COLOURS)]
 
 
 def _band(axes: Axes, x: np.ndarray, values: xr.DataArray, colour: str, label: str) -> None:
@@ -59,10 +71,9 @@ def comparison_figure(result: xr.Dataset) -> Figure:
     # All-in takes several times longer than the others: show the span that all have reached.
     end_s = float(result.eval_time_s.isel(eval_round=-1).mean("seed").min())
     grid_s = np.linspace(0, end_s, 200)
-    others = itertools.cycle(_OTHER_COLOURS)
-    for label in map(str, result.policy.values):
+    for k, label in enumerate(map(str, result.policy.values)):
         of = result.sel(policy=label)
-        colour = _COLOURS.get(label) or next(others)
+        colour = policy_colour(label, k)
         for row, values in enumerate((of.accuracy * 100, of.test_loss)):
             _band(panels[row, 0], of.eval_round.values, values, colour, label)
             at_time = _on_common_time(values, of.eval_time_s, grid_s)
@@ -132,11 +143,10 @@ def sweep_figure(result: xr.Dataset) -> Figure:
 
     figure = Figure(figsize=(13, 7.2), layout="constrained")
     panels = figure.subplots(2, 3)
-    others = itertools.cycle(_OTHER_COLOURS)
     for k, value in enumerate(statistics[lines].values):
         if lines in labelled:
             label: str | None = str(value)
-            colour = _COLOURS.get(str(value)) or next(others)
+            colour = policy_colour(str(value), k)
         else:
             label = f"{lines} = {value:g}" if lines in axes else None
             colour = f"C{k % 10}"

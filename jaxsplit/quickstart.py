@@ -94,7 +94,7 @@ class QuickstartConfig:
     bandwidth_hz: Annotated[float, number(above=0)] = 20e6
     """Total bandwidth B, Hz."""
     power_dbm: Annotated[float, number()] = 10.0
-    """Transmit power P, dBm."""
+    """Transmit power P of devices and server, dBm."""
     noise_dbm_per_hz: Annotated[float, number()] = -174.0
     """Noise power density N0, dBm/Hz."""
     radius_m: Annotated[float, number(above=0)] = 100.0
@@ -132,6 +132,7 @@ class QuickstartConfig:
             scheduler=scheduler,
             bandwidth_hz=self.bandwidth_hz,
             power_dbm=self.power_dbm,
+            server_power_dbm=self.power_dbm,
             noise_dbm_per_hz=self.noise_dbm_per_hz,
             delay_budget=self.delay_budget_ns_per_bit * 1e-9,
         )

@@ -26,6 +26,8 @@ _VARIABLES = {
     "computation_energy_j": (("round", "device"), "J", "energy of the device's processor"),
     "queue": (("round",), "s/bit", "virtual queue Q_t before the round"),
     "final_queue": ((), "s/bit", "virtual queue Q_T after the last round"),
+    "uplink_s": (("round", "device"), "s", "time that the device sends"),
+    "downlink_s": (("round", "device"), "s", "time that the device receives"),
     "delay_s": (("round",), "s", "transmission delay of the round's real payload"),
     "time_s": (("round",), "s", "simulated time at the end of the round"),
     "loss": (("round",), "nat", "mean training loss of the scheduled devices"),
@@ -53,6 +55,8 @@ def describe_run(
     seed: int,
     schedule: NetworkInfo,
     last_queue: float,
+    uplink_s: np.ndarray,
+    downlink_s: np.ndarray,
     delay_s: np.ndarray,
     loss: np.ndarray,
     evaluations: Evaluation,
@@ -68,6 +72,8 @@ def describe_run(
       seed: of the run.
       schedule: the network's rounds, fields with a leading axis [T].
       last_queue: Q_T in s/bit.
+      uplink_s: time that each device sends, seconds, [T, N].
+      downlink_s: time that each device receives, seconds, [T, N].
       delay_s: realised delay of each round, seconds, [T].
       loss: training loss, [T].
       evaluations: fields with a leading axis [E], the first before round 0.
@@ -93,6 +99,8 @@ def describe_run(
         "delay": schedule.delay,
         "queue": schedule.queue,
         "final_queue": last_queue,
+        "uplink_s": uplink_s,
+        "downlink_s": downlink_s,
         "delay_s": delay_s,
         "time_s": time_s,
         "loss": loss,

@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +29,21 @@ from jaxsplit.network import (
     run_network,
 )
 from jaxsplit.results import describe_run
-from jaxsplit.wireless import transmission_delay
+from jaxsplit.wireless import exchange_delay, transmission_delay
 
 
 class NonFiniteError(RuntimeError):
     """A training loss or a delay became infinite or NaN."""
+
+
+class _Schedule(NamedTuple):
+    """What the radio of a run does, before anything is learned."""
+
+    info: NetworkInfo  # fields [T, ...]
+    last_queue: jax.Array  # [] s/bit, Q_T
+    uplink_s: jax.Array  # [T, N] s, 0 for devices that are not scheduled
+    downlink_s: jax.Array  # [T, N] s
+    delay_s: jax.Array  # [T] s, of the slowest device
 
 
 @functools.partial(jax.jit, static_argnames=("network", "num_rounds", "warmup_rounds"))
@@ -41,14 +51,19 @@ def _draw_schedule(
     key: jax.Array,
     network: Network,
     params: NetworkParams,
-    payload_bits: jax.Array,
+    up_bits: jax.Array,
+    down_bits: jax.Array,
     num_rounds: int,
     warmup_rounds: int,
-) -> tuple[NetworkInfo, jax.Array, jax.Array]:
-    """The schedule of a run, its last queue, and the realised delay of each round in seconds."""
+) -> _Schedule:
+    """The schedule of a run and the time that its real payload takes."""
     state, info = run_network(key, network, params, num_rounds, warmup_rounds)
-    delay_s = transmission_delay(payload_bits, info.bandwidth_hz, info.snr_hz)
-    return info, state.queue, jnp.max(jnp.where(info.mask, delay_s, 0), axis=-1)
+    uplink_s, downlink_s = (
+        jnp.where(info.mask, transmission_delay(bits, info.bandwidth_hz, snr_hz), 0)
+        for bits, snr_hz in ((up_bits, info.snr_hz), (down_bits, info.server_snr_hz))
+    )
+    delay_s = jnp.max(exchange_delay(uplink_s, downlink_s, network.duplex), axis=-1)
+    return _Schedule(info, state.queue, uplink_s, downlink_s, delay_s)
 
 
 @functools.partial(jax.jit, static_argnames="scheme")
@@ -157,17 +172,13 @@ def _run_seed(
             test_labels=jnp.asarray(dataset.test_labels),
         )
         sent = payload(scheme, world)
-        schedule, last_queue, delay_s = _draw_schedule(
-            keys.network,
-            network,
-            network_params,
-            jnp.asarray(sent.total_bits, jnp.result_type(float)),
-            num_rounds,
-            warmup_rounds,
+        bits = jnp.asarray(sent, jnp.result_type(float))
+        schedule = _draw_schedule(
+            keys.network, network, network_params, *bits, num_rounds, warmup_rounds
         )
-        mask = np.asarray(schedule.mask)
+        mask = np.asarray(schedule.info.mask)
         fix = "some number of the network is beyond what a radio, or float32, can hold"
-        _check_finite("delay", np.asarray(delay_s), 0, seed, fix)
+        _check_finite("delay", np.asarray(schedule.delay_s), 0, seed, fix)
 
         # An empty chunk first: it evaluates the initial state with the same compiled program.
         chunks = -(-num_rounds // evaluate_every)
@@ -198,9 +209,11 @@ def _run_seed(
     seconds = time.perf_counter() - started
     return describe_run(
         seed=seed,
-        schedule=jax.tree.map(np.asarray, schedule),
-        last_queue=float(last_queue),
-        delay_s=np.asarray(delay_s),
+        schedule=jax.tree.map(np.asarray, schedule.info),
+        last_queue=float(schedule.last_queue),
+        uplink_s=np.asarray(schedule.uplink_s),
+        downlink_s=np.asarray(schedule.downlink_s),
+        delay_s=np.asarray(schedule.delay_s),
         loss=np.concatenate(losses[1:])[:num_rounds],
         evaluations=jax.tree.map(lambda *leaves: np.stack(leaves), *evaluations),
         evaluate_every=evaluate_every,

@@ -35,6 +35,7 @@ ALLOWED = {
     "federated": {"costs", "data", "models"},
     "results": {"costs", "federated", "network", "scheduling"},
     "sweeps": {"catalogue", "network", "options", "results", "scheduling", "wireless"},
+    "progress": set(),
     "report": {"results", "sweeps"},
     "plots": {"results", "sweeps"},
     "simulate": {
@@ -44,7 +45,9 @@ ALLOWED = {
         "catalogue", "data", "federated", "models", "network", "options", "results", "scheduling",
         "simulate", "wireless",
     },
-    "cli": {"options", "plots", "quickstart", "report", "results", "simulate", "sweeps"},
+    "cli": {
+        "options", "plots", "progress", "quickstart", "report", "results", "simulate", "sweeps",
+    },
     "__init__": {"federated", "network", "simulate", "sweeps"},
 }  # fmt: skip
 

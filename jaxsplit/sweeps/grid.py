@@ -1,5 +1,6 @@
 """The grid of a sweep: which axes there are, and the numbers of each scenario."""
 
+import dataclasses
 import difflib
 import itertools
 import math
@@ -54,11 +55,7 @@ class Grid:
         """One program per combination of choices."""
         for labelled in itertools.product(*(values.items() for values in self.choices.values())):
             chosen = {name: value for name, (_, value) in zip(self.choices, labelled, strict=True)}
-            network = Network(
-                chosen.get("num_devices", self.network.num_devices),
-                chosen.get("channel", self.network.channel),
-                chosen.get("scheduler", self.network.scheduler),
-            )
+            network = dataclasses.replace(self.network, **chosen)
             params = network.default_params()
             if self.params is not None:  # a chosen channel or scheduler brings its own numbers
                 own = {name: getattr(params, name) for name in chosen if name != "num_devices"}

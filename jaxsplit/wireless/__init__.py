@@ -19,7 +19,14 @@ from jaxsplit.wireless.fading import (
 )
 from jaxsplit.wireless.fixed import FixedSnrParams, fixed_snr
 from jaxsplit.wireless.geometry import power_law_gain, uniform_disc
-from jaxsplit.wireless.link import shannon_rate, snr_density, transmission_delay
+from jaxsplit.wireless.link import (
+    Duplex,
+    check_duplex,
+    exchange_delay,
+    shannon_rate,
+    snr_density,
+    transmission_delay,
+)
 from jaxsplit.wireless.path_loss import (
     PowerLawParams,
     ShadowingParams,
@@ -56,6 +63,7 @@ __all__ = [
     "CellParams",
     "ChannelModel",
     "DiscParams",
+    "Duplex",
     "FadingParams",
     "FadingState",
     "FixedSnrParams",
@@ -71,9 +79,11 @@ __all__ = [
     "ShadowingParams",
     "TraceParams",
     "WaypointParams",
+    "check_duplex",
     "computation_energy",
     "correlated_normal",
     "doppler_correlation",
+    "exchange_delay",
     "fading_channel",
     "fixed_snr",
     "gauss_markov",

@@ -1,6 +1,7 @@
 """What a link of given bandwidth carries; `jaxsplit_kernels.bandwidth_for_rate` is its inverse."""
 
 import math
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -67,3 +68,39 @@ def transmission_delay(bits: ArrayLike, bandwidth_hz: jax.Array, snr_hz: jax.Arr
       2.0
     """
     return jnp.asarray(bits) / shannon_rate(bandwidth_hz, snr_hz)
+
+
+Duplex = Literal["half", "full"]
+
+
+def exchange_delay(
+    uplink_s: jax.Array, downlink_s: jax.Array, duplex: Duplex = "half"
+) -> jax.Array:
+    """Time that an exchange takes whose two directions take so long.
+
+    Args:
+      uplink_s: time to send to the server, seconds, any shape.
+      downlink_s: time to receive from it, seconds, likewise.
+      duplex: "half", a device sends and receives in turn on its band, one phase after the other;
+        "full", on a band for each direction at once, so that the longer one counts.
+
+    Returns:
+      Seconds, shaped like the arguments.
+
+    Raises:
+      ValueError: unknown `duplex`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> up, down = jnp.array([3.0, 1.0]), jnp.array([1.0, 2.0])
+      >>> exchange_delay(up, down).tolist(), exchange_delay(up, down, "full").tolist()
+      ([4.0, 3.0], [3.0, 2.0])
+    """
+    check_duplex(duplex)
+    return uplink_s + downlink_s if duplex == "half" else jnp.maximum(uplink_s, downlink_s)
+
+
+def check_duplex(duplex: str) -> None:
+    """Raise a ValueError for a duplex that there is not."""
+    if duplex not in get_args(Duplex):
+        raise ValueError(f"duplex={duplex!r} is unknown: choose one of {get_args(Duplex)}")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference_p1 as reference
 
-from jaxsplit.scheduling import lyapunov, solve_p1
+from jaxsplit.scheduling import LyapunovParams, Observation, lyapunov, solve_p1
 
 jitted = jax.jit(solve_p1, static_argnames=("rule", "objective", "min_devices"))
 
@@ -146,3 +146,24 @@ def test_wrong_choices_are_named(options, message):
     if "min_devices" not in options:
         with pytest.raises(ValueError, match=message):
             lyapunov(**options)
+
+
+def test_rounds_can_weigh_as_theorem_1_does():
+    """V_t = v·τ̄²·c^(T−1−t): round T − 1 weighs 1, what comes after it too, earlier ones less."""
+    scheduler, rng = lyapunov(objective="bound"), np.random.default_rng(5)
+    snr_hz = jnp.asarray(rng.exponential(5e8, 12), jnp.float32)
+
+    def value(params, index):
+        seen = Observation(
+            snr_hz, jnp.float32(20e6), jnp.float32(3e-8), jnp.float32(25e-9), jnp.int32(index)
+        )
+        return scheduler.step(jax.random.key(0), (), seen, params)[1]
+
+    weighted = LyapunovParams(v=2.0, contraction=0.9, horizon_rounds=30)
+    for index in (0, 7, 29, 30, 50):
+        plain = LyapunovParams(v=2.0 * 0.9 ** max(29 - index, 0))
+        same, other = value(plain, index), value(weighted, index)
+        np.testing.assert_array_equal(same.mask, other.mask)
+        np.testing.assert_allclose(same.value, other.value, rtol=1e-5)
+    counts = [int(value(weighted, index).mask.sum()) for index in (0, 15, 29)]
+    assert counts[0] < counts[1] < counts[2]
