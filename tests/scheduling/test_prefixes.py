@@ -1,12 +1,16 @@
 """The rates of all prefixes: bounds that hold, and the choices that follow from them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsplit.scheduling import min_delay_bandwidth, solve_p1
+from jaxsplit.network import Network, run_network
+from jaxsplit.scheduling import lyapunov, min_delay_bandwidth, solve_p1
 from jaxsplit.scheduling.prefixes import bound_rates, tighten_rates
+from jaxsplit.wireless import rayleigh
 
 TOTAL_HZ, WEIGHT = 20e6, 25e-9**2
 
@@ -98,6 +102,49 @@ def test_first_descent_stops_where_every_prefix_says(num_devices):
     differs = np.asarray(chosen.mask).sum(1) != falls.argmax(1) + 1
     assert not np.any(differs & ~np.asarray(chosen.is_ambiguous))
     assert np.mean(differs) < 0.01
+
+
+@functools.cache
+def settled_cells(num_devices, objective):
+    """What runs of 300 and more rounds meet: Q weighs one more device about as much as V does."""
+    network = Network(num_devices, rayleigh(), lyapunov("exact", objective))
+    cells = []
+    for budget in (10e-9, 25e-9, 60e-9, 100e-9, 200e-9):
+        params = network.default_params()._replace(delay_budget=budget)
+        run = jax.vmap(lambda key, params=params: run_network(key, network, params, 25, 300)[1])
+        info = jax.jit(run)(jax.random.split(jax.random.key(num_devices), 4))
+        snr_hz = np.asarray(info.snr_hz).reshape(-1, num_devices)
+        queue = np.asarray(info.queue).reshape(-1)
+        cells.append((-np.sort(-snr_hz, axis=1), queue, np.full(len(queue), budget**2)))
+    return tuple(np.concatenate(part) for part in zip(*cells, strict=True))
+
+
+@pytest.mark.parametrize("rule", ["exact", "first_descent"])
+@pytest.mark.parametrize(
+    ("num_devices", "objective"), [(20, "count"), (100, "count"), (100, "bound")]
+)
+def test_settled_queues_are_decided(num_devices, objective, rule):
+    """Against float64 over every prefix, on the problems that occur, where many are almost ties."""
+    snr_hz, queue, weight = settled_cells(num_devices, objective)
+    solve = jax.jit(
+        jax.vmap(lambda *cell: solve_p1(cell[0], jnp.float32(TOTAL_HZ), *cell[1:], rule, objective))
+    )
+    chosen = solve(*(jnp.asarray(part, jnp.float32) for part in (snr_hz, weight, queue)))
+    with jax.enable_x64(True):
+        delays = every_prefix(jnp.asarray(snr_hz, jnp.float64), TOTAL_HZ)
+    count = np.arange(1, num_devices + 1)
+    reward = weight[:, None] * (count if objective == "count" else -num_devices / count)
+    values = reward - queue[:, None].astype(float) * delays
+    rows, picked = np.arange(len(queue)), np.asarray(chosen.mask).sum(1) - 1
+    if rule == "exact":
+        scale = np.abs(reward[rows, picked]) + queue * delays[rows, picked]
+        assert np.max((values.max(1) - values[rows, picked]) / scale) <= 1e-6
+    else:
+        falls = np.concatenate([np.diff(values) < 0, np.ones((len(queue), 1), bool)], axis=1)
+        differs = picked != falls.argmax(1)
+        assert not np.any(differs & ~np.asarray(chosen.is_ambiguous))
+        assert np.mean(differs) <= 0.004
+    assert np.mean(chosen.is_ambiguous) <= 0.025
 
 
 @pytest.mark.parametrize("rule", ["exact", "first_descent"])
