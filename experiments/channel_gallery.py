@@ -449,8 +449,6 @@ def snr_panel(axes: Axes) -> None:
             rounds = 3
             params = params._replace(placement=params.placement._replace(round_s=500.0))
         gain = draw(channel, params, seed=i, rounds=rounds)
-        # Exponentials in float32 are multiples of 2⁻²³: one of eight millions is 0, -inf dB.
-        gain = gain[gain > 0]
         snr_db = decibel(np.asarray(snr_density(gain, POWER_DBM, NOISE_DBM_PER_HZ)) / BANDWIDTH_HZ)
         below = np.searchsorted(np.sort(snr_db), x_db) / len(snr_db)
         style = {"linestyle": ":", "linewidth": 3} if label == "gauss_markov" else {}

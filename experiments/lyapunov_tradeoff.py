@@ -91,7 +91,9 @@ def draw(curves: dict, gaps: dict, result: xr.Dataset) -> plt.Figure:
         gap = np.where(curve["net_reward_gap"] > 0, curve["net_reward_gap"], np.nan)
         panels[0, 0].plot(V, gap, label=f"{objective}, measured", **style)
         style = {"color": COLOURS[objective], "linestyle": ":"}
-        panels[0, 0].plot(V, curve["reward_gap_bound"], label=f"{objective}, bound D/V", **style)
+        panels[0, 0].plot(
+            V, curve["reward_gap_bound"], label=f"{objective}, bound (D + Q_0²/2T)/V", **style
+        )
         panels[0, 1].plot(V, curve["queue_bound_over_budget"], **style)
         style = {"color": COLOURS[objective], "marker": "."}
         panels[0, 1].plot(V, curve["mean_queue_over_budget"], label=objective, **style)
@@ -100,9 +102,11 @@ def draw(curves: dict, gaps: dict, result: xr.Dataset) -> plt.Figure:
     guide = curves["count"]["mean_queue_over_budget"][-1] * V / V[-1]
     panels[0, 1].plot(V, guide, color="k", linewidth=0.7, label="∝ v")
     panels[0, 1].plot([], [], color="k", linestyle=":", label="bound")
-    panels[0, 0].set(ylabel="net reward missed", title="reward: O(1/V)")
+    panels[0, 0].set(ylabel="net reward missed against the greatest v", title="reward: O(1/V)")
     panels[0, 1].set(ylabel="mean queue Q / τ̄", title="queue: O(V)")
     for (objective, size), gap in gaps.items():
+        if gap.max() < 1e-6:  # nothing to see
+            continue
         levels = np.sort(gap)[::-1]
         panels[1, 0].plot(
             levels,

@@ -67,20 +67,21 @@ def draw(cells: dict[int, xr.Dataset], options: argparse.Namespace) -> plt.Figur
     figure, panels = plt.subplots(
         len(ROWS), len(cells), figsize=(13, 11), layout="constrained", sharex=True, sharey="row"
     )
-    for column, (num_devices, statistics) in zip(panels.T, cells.items(), strict=True):
+    for k, (num_devices, statistics) in enumerate(cells.items()):
+        column = panels[:, k]
         for panel, (name, label) in zip(column, ROWS.items(), strict=True):
-            for k, policy in enumerate(POLICIES):
+            for j, policy in enumerate(POLICIES):
                 mean, low, high = statistics[name].sel(scheduler=policy).transpose("statistic", ...)
-                style = {"color": policy_colour(policy, k), "linewidth": 1.4}
+                style = {"color": policy_colour(policy, j), "linewidth": 1.4}
                 line = "--" if policy == "first_descent_count" else "-"
                 panel.plot(PARTS, mean, label=policy, linestyle=line, marker=".", **style)
                 panel.fill_between(PARTS, low, high, alpha=0.15, color=style["color"], linewidth=0)
             panel.set(xscale="log")
             panel.grid(alpha=0.25)
-            if column is panels.T[0]:
+            if k == 0:
                 panel.set_ylabel(label)
             if name == "inverse":
-                panel.set_yscale("log")
+                panel.set(yscale="log", ylim=(0.7, 120))
         column[0].set_title(f"N = {num_devices}")
         column[-1].set_xlabel("τ̄ / median delay of All-in")
     panels[0, 0].legend(frameon=False, fontsize="small")

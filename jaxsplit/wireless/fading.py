@@ -12,6 +12,7 @@ from jaxsplit.wireless.geometry import power_law_gain, uniform_disc
 from jaxsplit.wireless.path_loss import power_law, shadowed
 from jaxsplit.wireless.placement import static_disc, waypoint_walk
 from jaxsplit.wireless.small_scale import (
+    exponential_power,
     gauss_markov_fading,
     nakagami_fading,
     rayleigh_fading,
@@ -214,6 +215,6 @@ def rayleigh() -> ChannelModel:
         key: jax.Array, state: RayleighState, params: RayleighParams
     ) -> tuple[RayleighState, jax.Array]:
         del params
-        return state, state.mean_gain * jax.random.exponential(key, state.mean_gain.shape)
+        return state, state.mean_gain * exponential_power(key, state.mean_gain.shape)
 
     return ChannelModel(init, sample, RayleighParams())

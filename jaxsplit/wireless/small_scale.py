@@ -44,6 +44,29 @@ def no_fading() -> ChannelModel:
     return ChannelModel(_devices, sample, ())
 
 
+def exponential_power(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    r"""Power of Rayleigh fading, $g \sim \mathrm{Exp}(1)$, never 0.
+
+    `jax.random.exponential` gives multiples of about 2⁻²³ in float32, and so a gain of 0, whose
+    device would wait for ever, once in 8 million draws. Such a draw stands for the interval up to
+    2⁻²³ and becomes its middle.
+
+    Args:
+      key: PRNG key.
+      shape: of the draws.
+
+    Returns:
+      Gains, linear.
+
+    Example:
+      >>> import jax
+      >>> exponential_power(jax.random.key(0), (3,)).shape
+      (3,)
+    """
+    draw = jax.random.exponential(key, shape)
+    return jnp.maximum(draw, jnp.finfo(draw.dtype).eps / 2)
+
+
 @functools.cache
 def rayleigh_fading() -> ChannelModel:
     r"""Many paths, none of them dominant: $g_n \sim \mathrm{Exp}(1)$, new each round.
@@ -61,7 +84,7 @@ def rayleigh_fading() -> ChannelModel:
 
     def sample(key: jax.Array, state: Devices, params: tuple[()]) -> tuple[Devices, jax.Array]:
         del params
-        return state, jax.random.exponential(key, state.like.shape)
+        return state, exponential_power(key, state.like.shape)
 
     return ChannelModel(_devices, sample, ())
 

@@ -7,6 +7,7 @@ import pytest
 from jaxsplit_kernels import bandwidth_for_rate
 
 from jaxsplit.wireless import (
+    exponential_power,
     power_law_gain,
     rayleigh,
     shannon_rate,
@@ -82,3 +83,21 @@ def test_channel_numbers_matter(name):
     base = channel.init(jax.random.key(0), 50, channel.params)
     worse = channel.params._replace(**{name: 1.3 * getattr(channel.params, name)})
     assert np.all(channel.init(jax.random.key(0), 50, worse).mean_gain <= base.mean_gain)
+
+
+def test_rayleigh_power_is_never_zero():
+    """A draw of 0, once in 8 million, would be a device that waits for ever; the others stay."""
+    draw = jax.jit(
+        lambda key: (
+            exponential_power(key, (2_000_000,)),
+            jax.random.exponential(key, (2_000_000,)),
+        )
+    )
+    zeros = 0
+    for seed in range(20):
+        power, raw = (np.asarray(x) for x in draw(jax.random.key(seed)))
+        zeros += np.sum(raw == 0)
+        assert power.min() > 0
+        np.testing.assert_array_equal(power[raw > 0], raw[raw > 0])
+        assert np.all(power[raw == 0] == 2.0**-24)
+    assert zeros > 0  # the case occurs
