@@ -16,12 +16,12 @@ from jaxsplit.wireless import (
     ChannelModel,
     Duplex,
     ProcessorParams,
-    check_duplex,
     computation_energy,
     snr_density,
     transmission_delay,
     transmission_energy,
 )
+from jaxsplit.wireless.link import check_duplex
 
 
 @dataclass(frozen=True)

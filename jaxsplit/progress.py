@@ -67,6 +67,9 @@ def sweep_progress(console: Console | None = None) -> Iterator[Callable[[str, in
       >>> with sweep_progress(Console(quiet=True)) as progress:
       ...     result = sweep(network, {}, seeds=2, num_rounds=5, progress=progress)
     """
+    console = console or Console()
+    if not console.is_terminal and not console.is_jupyter:
+        console.width = 120  # a log has no width of its own
     tasks: dict[str, TaskID] = {}
     with progress_bars(console) as bars:
 

@@ -120,8 +120,8 @@ def test_examples_in_docstrings_run(name):
 
 
 def test_public_functions_have_examples():
-    """Each function of the scheduling, wireless and data interfaces shows its use."""
-    for module in ("scheduling", "wireless", "data"):
+    """Each function of these interfaces shows its use."""
+    for module in ("scheduling", "wireless", "data", "sweeps"):
         package = importlib.import_module(f"jaxsplit.{module}")
         for name in package.__all__:
             thing = getattr(package, name)

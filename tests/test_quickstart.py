@@ -267,7 +267,7 @@ def test_impossible_radio_says_so(policy, power_dbm, cache_folder):
 def test_python_example_of_the_readme_is_the_quickstart(user_cache):
     """The README's snippet is at most 15 lines, runs as it stands, and gives the same numbers."""
     readme = (Path(__file__).parents[1] / "README.md").read_text()
-    (snippet,) = re.findall(r"```python\n(.*?)```", readme, flags=re.S)
+    snippet = re.search(r"```python\n(.*?)```", readme, flags=re.S)[1]
     lines = [line for line in snippet.splitlines() if line.strip()]
     assert len(lines) <= 15
     names: dict = {}

@@ -1,5 +1,8 @@
 """`jaxsplit sweep` as its users meet it: files, table, figure, resumption, one line per error."""
 
+import re
+from pathlib import Path
+
 import matplotlib.image
 import numpy as np
 import pytest
@@ -144,3 +147,12 @@ def test_a_bad_trace_ends_in_one_line(lines, words, tmp_path, capsys):
 def test_checks_name_the_option():
     with pytest.raises(OptionError, match="process=2 is not allowed: give 0 to 1"):
         SweepConfig(coordinator="localhost:1", processes=2, process=2).check()
+
+
+def test_sweep_of_the_readme_runs_as_it_stands(capsys):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    _, snippet = re.findall(r"```python\n(.*?)```", readme, flags=re.S)
+    names: dict = {}
+    exec(snippet, names)
+    assert names["result"].mean_delay.shape == (2, 3, 2, 100)
+    assert "100%" in capsys.readouterr().out

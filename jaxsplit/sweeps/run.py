@@ -273,6 +273,13 @@ def _wait_for_all(what: str) -> None:
         multihost_utils.sync_global_devices(what)
 
 
+def _least_of_all(number: int) -> int:
+    """The least of a number over all processes."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.process_allgather(np.int32(number)).min())
+
+
 # -- simulation ------------------------------------------------------------------------------------
 
 
@@ -312,6 +319,9 @@ def _compile(
             block = max(1, int(block * min(0.5, there_are / needed)))
             programs = []  # all for the same block
         progress("compiling", len(programs), len(plan.stages))
+    common = _least_of_all(block)
+    if common < block:  # another host has less memory
+        return _compile(plan, devices, common, progress)
     return _Blocks(block, programs, devices)
 
 

@@ -21,7 +21,6 @@ from jaxsplit.wireless.fixed import FixedSnrParams, fixed_snr
 from jaxsplit.wireless.geometry import power_law_gain, uniform_disc
 from jaxsplit.wireless.link import (
     Duplex,
-    check_duplex,
     exchange_delay,
     shannon_rate,
     snr_density,
@@ -80,7 +79,6 @@ __all__ = [
     "ShadowingParams",
     "TraceParams",
     "WaypointParams",
-    "check_duplex",
     "computation_energy",
     "correlated_normal",
     "doppler_correlation",
