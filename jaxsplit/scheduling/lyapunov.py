@@ -172,8 +172,8 @@ class _Search(NamedTuple):
 # that runs settle at, where many prefixes are worth almost the same (tests/scheduling/
 # test_prefixes.py, up to 100 devices).
 _SEARCH = {
-    "exact": _Search(_can_be_best, _best, num_steps=7, num_points=8),
-    "first_descent": _Search(_can_stop, _first_fall, num_steps=6, num_points=16),
+    "exact": _Search(_can_be_best, _best, num_steps=4, num_points=12),
+    "first_descent": _Search(_can_stop, _first_fall, num_steps=5, num_points=16),
 }
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsplit.network import NetworkInfo, NetworkParams, NetworkState
-from jaxsplit.scheduling import jain_index
+from jaxsplit.scheduling import jain_index, slowest_delay
 from jaxsplit.wireless import shannon_rate
 
 
@@ -51,6 +51,7 @@ PER_SCENARIO = {
     "max_delay": ("s/bit", "greatest transmission delay per bit"),
     "mean_squared_excess": ("s²/bit²", "mean over rounds of (τ_t − τ̄)²"),
     "part_over_budget": ("", "part of the rounds with τ_t > τ̄"),
+    "mean_downlink_delay": ("s/bit", "mean over rounds of the downlink's delay per bit"),
     "mean_least_delay": ("s/bit", "mean delay if the best device alone had the band"),
     "is_feasible": ("", "the budget is above the mean delay of the best device alone"),
     "initial_queue": ("s/bit", "virtual queue Q_0 before the first round"),
@@ -87,6 +88,7 @@ def _terms(info: NetworkInfo, params: NetworkParams) -> dict[str, jax.Array]:
         "delay": info.delay,
         "squared_excess": (info.delay - params.delay_budget) ** 2,
         "over_budget": (info.delay > params.delay_budget).astype(dtype),
+        "downlink_delay": slowest_delay(info.bandwidth_hz, info.server_snr_hz, info.mask),
         "least_delay": least_delay,
         "queue": info.queue,
         "ambiguous": info.is_ambiguous.astype(dtype),
@@ -176,6 +178,7 @@ def summarise(
         "max_delay": totals.max_delay,
         "mean_squared_excess": mean["squared_excess"],
         "part_over_budget": mean["over_budget"],
+        "mean_downlink_delay": mean["downlink_delay"],
         "mean_least_delay": mean["least_delay"],
         "is_feasible": mean["least_delay"] < params.delay_budget,
         "initial_queue": totals.initial_queue,

@@ -108,11 +108,15 @@ def test_first_descent_stops_where_every_prefix_says(num_devices):
 def settled_cells(num_devices, objective):
     """What runs of 300 and more rounds meet: Q weighs one more device about as much as V does."""
     network = Network(num_devices, rayleigh(), lyapunov("exact", objective))
+
+    @jax.jit
+    def run(keys, budget):
+        params = network.default_params()._replace(delay_budget=budget)
+        return jax.vmap(lambda key: run_network(key, network, params, 25, 300)[1])(keys)
+
     cells = []
     for budget in (10e-9, 25e-9, 60e-9, 100e-9, 200e-9):
-        params = network.default_params()._replace(delay_budget=budget)
-        run = jax.vmap(lambda key, params=params: run_network(key, network, params, 25, 300)[1])
-        info = jax.jit(run)(jax.random.split(jax.random.key(num_devices), 4))
+        info = run(jax.random.split(jax.random.key(num_devices), 4), budget)
         snr_hz = np.asarray(info.snr_hz).reshape(-1, num_devices)
         queue = np.asarray(info.queue).reshape(-1)
         cells.append((-np.sort(-snr_hz, axis=1), queue, np.full(len(queue), budget**2)))

@@ -55,6 +55,7 @@ def test_the_summary_is_that_of_the_rounds(scheduler):
         num_rounds=rounds,
         warmup_rounds=warmup,
         keep_rounds=True,
+        params=network.default_params()._replace(server_power_dbm=20.0),
     )
     for bandwidth_hz in (20e6, 5e6):
         params = network.default_params()._replace(bandwidth_hz=bandwidth_hz)
@@ -71,6 +72,10 @@ def test_the_summary_is_that_of_the_rounds(scheduler):
             best = np.asarray(info.snr_hz, float).max(axis=1)
             least = 1 / (bandwidth_hz * np.log2(1 + best / bandwidth_hz))
             budget = params.delay_budget
+            mask, share_hz = np.asarray(info.mask), np.asarray(info.bandwidth_hz, float)
+            down_hz = 10 * np.asarray(info.snr_hz, float)  # a server 10 dB above the devices
+            down_rate = share_hz * np.log2(1 + down_hz / np.where(mask, share_hz, 1))
+            down = np.where(mask, 1 / np.where(mask, down_rate, 1), 0).max(axis=1)
             expected = {
                 "mean_scheduled": count.mean(),
                 "mean_inverse_scheduled": (1 / count).mean(),
@@ -78,6 +83,7 @@ def test_the_summary_is_that_of_the_rounds(scheduler):
                 "max_delay": delay.max(),
                 "mean_squared_excess": ((delay - budget) ** 2).mean(),
                 "part_over_budget": (delay > budget).mean(),
+                "mean_downlink_delay": down.mean(),
                 "mean_least_delay": least.mean(),
                 "is_feasible": least.mean() < budget,
                 "initial_queue": queue[0],
