@@ -106,6 +106,7 @@ def test_values_of_axes():
         (["--seeds", "0"], ["--seeds", "0", "1 or more"]),
         (["--seeds", "many"], ["--seeds", "1 or more"]),
         (["--block-size", "0"], ["--block-size", "1 or more"]),
+        (["--coordinator", "here"], ["--coordinator here", "HOST:PORT"]),
         (["--processes", "2"], ["--coordinator", "all of coordinator"]),
         (["--out", "/dev/null/x"], ["--out", "folder that can be written"]),
         (["--colour", "red"], ["--colour", "jaxsplit sweep --help"]),

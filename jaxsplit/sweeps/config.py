@@ -1,5 +1,6 @@
 """A sweep as the command line states it."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,8 +9,12 @@ import numpy as np
 
 from jaxsplit.catalogue import channel_named, scheduler_named
 from jaxsplit.network import Network
-from jaxsplit.options import OptionError, check_options, whole
+from jaxsplit.options import Allowed, OptionError, check_options, whole
 
+_ADDRESS = Allowed(
+    "HOST:PORT, the address of process 0",
+    lambda value: re.fullmatch(r"[^:\s]+:\d{1,5}", value) is not None,
+)
 _NAMED = {"channel": channel_named, "scheduler": scheduler_named}
 
 
@@ -47,7 +52,7 @@ class SweepConfig:
     """Keep K, the delay and the queue of each round."""
     block_size: Annotated[int | None, whole(1).or_none()] = None
     """Scenarios that a device simulates at a time; by default what it runs well and holds."""
-    coordinator: str | None = None
+    coordinator: Annotated[str | None, _ADDRESS.or_none()] = None
     """HOST:PORT of process 0 where several processes share the sweep and the folder."""
     processes: Annotated[int | None, whole(1).or_none()] = None
     """Number of those processes."""
