@@ -1,11 +1,12 @@
 """A sweep: grid × seeds, block by block over devices and processes, kept as it goes."""
 
+import contextlib
 import functools
 import hashlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -242,8 +243,22 @@ def _in_folder(
     if jax.process_index() == 0:
         store.create(setting)
     _wait_for_all("the folder")
-    try:
+    with _full_disk_told(out):
         _simulate(plan, blocks, store, progress)
+    _wait_for_all("the blocks")
+    if jax.process_index() == 0:
+        with _full_disk_told(out):
+            save(_label(plan, blocks, store, setting), path)
+        store.remove()
+    _wait_for_all("the result")
+    return xr.load_dataset(path, engine="h5netcdf")
+
+
+@contextlib.contextmanager
+def _full_disk_told(out: Path) -> Iterator[None]:
+    """Say what a full disk means for the sweep; other errors pass."""
+    try:
+        yield
     except OSError as error:
         if not is_disk_full(error):
             raise
@@ -251,12 +266,6 @@ def _in_folder(
             f"no space is left for {out}: the blocks that were finished are kept; make room, and "
             "the same command goes on from there"
         ) from error
-    _wait_for_all("the blocks")
-    if jax.process_index() == 0:
-        save(_label(plan, blocks, store, setting), path)
-        store.remove()
-    _wait_for_all("the result")
-    return xr.load_dataset(path, engine="h5netcdf")
 
 
 def _setting_of(path: Path) -> dict[str, Any] | None:

@@ -387,6 +387,20 @@ def test_a_resumed_sweep_may_have_other_devices_but_no_other_setting(tmp_path, m
     assert small_sweep(out=tmp_path, block_size=None).sizes["seed"] == 5
 
 
+def test_a_disk_too_full_for_the_result_keeps_all_blocks(whole, tmp_path, monkeypatch):
+    def full(dataset, path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    real = module.save
+    monkeypatch.setattr(module, "save", full)
+    with pytest.raises(DiskFullError, match="no space is left"):
+        small_sweep(keep_rounds=True, out=tmp_path)
+    monkeypatch.setattr(module, "save", real)
+    heard = []
+    small_sweep(keep_rounds=True, out=tmp_path, progress=lambda *report: heard.append(report))
+    assert heard[-1] == ("simulating", 0, 0)
+
+
 def test_a_full_disk_keeps_what_was_done(whole, tmp_path, monkeypatch):
     savez, calls = np.savez, []
 
