@@ -103,7 +103,7 @@ def comparison_figure(result: xr.Dataset) -> Figure:
     return figure
 
 
-_SWEPT = {  # what a sweep's figure shows: label, scale
+_SWEPT = {  # what a sweep's figure shows, with its label
     "mean_scheduled": "mean scheduled devices K",
     "mean_inverse_scheduled": "mean 1/K",
     "mean_delay": "mean delay τ / τ̄",

@@ -106,13 +106,13 @@ def greedy(
 
     def step(seen: Observation) -> Schedule:
         check_min_devices(min_devices, seen.snr_hz.shape[-1])
-        order = jnp.argsort(-seen.snr_hz, stable=True)
+        rank = strongest_first(seen.snr_hz)
         rate = jnp.broadcast_to(1 / seen.delay_budget, seen.snr_hz.shape)
         required_hz = bandwidth_for_rate(rate, seen.snr_hz)
         # The band used by a device and all stronger ones. What cannot fit counts as twice the
         # band, as infinities would spoil the sums.
-        used_hz = prefix_sum(jnp.minimum(required_hz[order], 2 * seen.total_hz))
-        rank = strongest_first(seen.snr_hz)
+        sorted_hz = jnp.zeros_like(required_hz).at[rank].set(required_hz)
+        used_hz = prefix_sum(jnp.minimum(sorted_hz, 2 * seen.total_hz))
         fits = (used_hz <= seen.total_hz)[rank]
         mask = fits | (rank < min_devices)
         bandwidth_hz, delay = min_delay_bandwidth(seen.snr_hz, mask, seen.total_hz)
