@@ -1,12 +1,17 @@
 """Figures of results."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from jaxsplit.data import Partition, label_counts
 from jaxsplit.results import atomic_path, mean_interval
 from jaxsplit.sweeps import over_seeds
 
@@ -56,7 +61,7 @@ def _on_common_time(values: xr.DataArray, time_s: xr.DataArray, grid: np.ndarray
 
 
 def comparison_figure(result: xr.Dataset) -> Figure:
-    """Compare policies: accuracy and loss over rounds and simulated time, queue, devices.
+    """Compare policies: test metric and loss over rounds and simulated time, queue, devices.
 
     Args:
       result: with dimensions policy, seed, round, eval_round and device.
@@ -66,7 +71,7 @@ def comparison_figure(result: xr.Dataset) -> Figure:
     """
     figure = Figure(figsize=(13, 7.2), layout="constrained")
     panels = figure.subplots(2, 3)
-    budget = result.attrs["delay_budget_s_per_bit"]
+    budget, metric = result.attrs["delay_budget_s_per_bit"], result.attrs["metric"]
     window = max(1, result.sizes["round"] // 20)
     # All-in takes several times longer than the others: show the span that all have reached.
     end_s = float(result.eval_time_s.isel(eval_round=-1).mean("seed").min())
@@ -74,18 +79,18 @@ def comparison_figure(result: xr.Dataset) -> Figure:
     for k, label in enumerate(map(str, result.policy.values)):
         of = result.sel(policy=label)
         colour = policy_colour(label, k)
-        for row, values in enumerate((of.accuracy * 100, of.test_loss)):
+        for row, values in enumerate((of[metric] * 100, of.test_loss)):
             _band(panels[row, 0], of.eval_round.values, values, colour, label)
             at_time = _on_common_time(values, of.eval_time_s, grid_s)
             _band(panels[row, 1], grid_s, at_time, colour, label)
         queue = of.queue.mean("seed") / budget
         panels[0, 2].plot(of["round"], queue, color=colour, label=label, linewidth=1.2)
         _band(panels[1, 2], of["round"].values, _smooth(of.num_scheduled, window), colour, label)
-    for row, name in enumerate(("test accuracy, %", "test loss, nat")):
+    for row, name in enumerate((f"test {metric}, %", "test loss")):
         panels[row, 0].set(xlabel="round", ylabel=name)
         panels[row, 1].set(xlabel="simulated time, s", ylabel=name, xlim=(0, end_s))
     for axes in panels[0, :2]:
-        axes.set_ylim(0, 100)
+        axes.set_ylim(min(0, axes.get_ylim()[0]), 100)  # a correlation may be negative
     panels[0, 2].set(xlabel="round", ylabel="virtual queue Q / τ̄, rounds", yscale="symlog")
     # A queue that stays at 0 is a line, too.
     panels[0, 2].set_ylim(-0.2, max(1.0, 1.5 * float(result.queue.max()) / budget))
@@ -194,6 +199,70 @@ def _is_geometric(values: np.ndarray) -> bool:
         return False
     ratios = values[1:] / values[:-1]
     return bool(np.allclose(ratios, ratios[0], rtol=0.05) and abs(ratios[0] - 1) > 0.05)
+
+
+_MAX_NUMBERED_CELLS = 250  # of which each shows its count
+_MAX_NAMED_LABELS = 40  # beyond that names overlap
+
+
+def partition_figure(
+    partition: Partition, classes: np.ndarray, label_names: Sequence[str] = (), title: str = ""
+) -> Figure:
+    """Who holds what: the samples of each label on each device, with the sums at the sides.
+
+    Args:
+      partition: who holds which samples.
+      classes: class of each sample, shape [M] int, 0 … K − 1.
+      label_names: of the classes; numbers by default.
+      title: above the figure.
+
+    Returns:
+      A matplotlib figure.
+    """
+    counts = label_counts(partition, classes, len(label_names))
+    num_classes, num_devices = counts.shape
+    width, height = np.clip(0.4 * num_devices, 3, 7.5), np.clip(0.25 * num_classes, 1.2, 5.5)
+    figure = Figure(figsize=(width + 2.5, height + 1.7), layout="constrained")
+    [[by_device, corner], [panel, by_label]] = figure.subplots(
+        2, 2, width_ratios=(width, 0.9), height_ratios=(0.8, height), sharex="col", sharey="row"
+    )
+    corner.remove()
+
+    # The square root keeps small counts apart from none, which stay white.
+    norm = PowerNorm(0.5, vmin=0, vmax=counts.max())
+    colours = ListedColormap(colormaps["Blues"](np.linspace(0.1, 1, 256)))
+    devices, labels = np.arange(num_devices), np.arange(num_classes)
+    held = np.ma.masked_equal(counts, 0)
+    mesh = panel.pcolormesh(devices, labels, held, norm=norm, cmap=colours, rasterized=True)
+    if counts.size <= _MAX_NUMBERED_CELLS:
+        for (label, device), count in np.ndenumerate(counts):
+            if count:
+                colour = "white" if norm(count) > 0.6 else "black"
+                panel.text(
+                    device, label, f"{count}", ha="center", va="center", size=6.5, color=colour
+                )
+    figure.colorbar(mesh, ax=by_label, label="samples", shrink=0.9)
+    gap = [0.2 if number <= 50 else 0 for number in (num_devices, num_classes)]
+    by_device.bar(devices, partition.sizes, 1 - gap[0], color="#7f7f7f")
+    by_label.barh(labels, counts.sum(1), 1 - gap[1], color="#7f7f7f")
+    panel.set(xlabel="device", xlim=(-0.5, num_devices - 0.5), ylim=(num_classes - 0.5, -0.5))
+    panel.xaxis.set_major_locator(MaxNLocator(20, integer=True))
+    if 0 < len(label_names) == num_classes <= _MAX_NAMED_LABELS:
+        panel.set_yticks(labels, [_shortened(name) for name in label_names])
+    else:
+        panel.set_ylabel("label")
+        panel.yaxis.set_major_locator(MaxNLocator(20, integer=True))
+    by_device.set(ylabel="samples")
+    by_label.set(xlabel="samples")
+    by_label.xaxis.set_major_locator(MaxNLocator(2))
+    for axes in (by_device, by_label):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def _shortened(name: str, length: int = 18) -> str:
+    return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 def save_figure(figure: Figure, path: Path) -> None:

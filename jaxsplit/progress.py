@@ -17,7 +17,12 @@ from rich.progress import (
 )
 from rich.text import Text
 
-_UNITS = {"compiling": "programs", "simulating": "rounds"}
+_UNITS = {
+    "compiling": "programs",
+    "simulating": "rounds",
+    "decoding": "images",
+    "tokenizing": "texts",
+}
 
 
 class _RateColumn(ProgressColumn):

@@ -141,7 +141,7 @@ class QuickstartConfig:
         """The learning round."""
         return fedft(
             BACKBONE,
-            num_classes=len(FINE_TUNING_CLASSES),
+            num_outputs=len(FINE_TUNING_CLASSES),
             lora=LoraConfig(rank=self.lora_rank, alpha=self.lora_alpha),
             batch_size=self.batch_size,
             optimizer=clipped_sgd,

@@ -14,7 +14,7 @@ _MAX_ROWS = 60
 
 
 def paired_difference(result: xr.Dataset, policy: str, reference: str) -> Interval:
-    """Final accuracy of a policy minus the reference's, paired by seed.
+    """Final test metric of a policy minus the reference's, paired by seed.
 
     Args:
       result: with dimensions policy, seed and eval_round.
@@ -24,7 +24,7 @@ def paired_difference(result: xr.Dataset, policy: str, reference: str) -> Interv
     Returns:
       Mean difference with its 95 % interval.
     """
-    final = result.accuracy.isel(eval_round=-1)
+    final = result[result.attrs["metric"]].isel(eval_round=-1)
     difference = final.sel(policy=policy) - final.sel(policy=reference)
     return mean_interval(difference.values)
 
@@ -40,7 +40,8 @@ def rounds_above(result: xr.Dataset, policy: str, reference: str) -> list[int]:
     Returns:
       The numbers of rounds done at those evaluations.
     """
-    difference = result.accuracy.sel(policy=policy) - result.accuracy.sel(policy=reference)
+    score = result[result.attrs["metric"]]
+    difference = score.sel(policy=policy) - score.sel(policy=reference)
     return [
         int(rounds)
         for rounds in difference.eval_round.values
@@ -76,7 +77,7 @@ def summary_rows(result: xr.Dataset) -> dict[str, list[str]]:
       Formatted cells by the name of the row.
     """
     budget = result.attrs["delay_budget_s_per_bit"]
-    reference = str(result.policy.values[0])
+    reference, metric = str(result.policy.values[0]), result.attrs["metric"]
     rows: dict[str, list[str]] = {}
     for policy in map(str, result.policy.values):
         of = result.sel(policy=policy)
@@ -84,14 +85,16 @@ def summary_rows(result: xr.Dataset) -> dict[str, list[str]]:
         busy = of.num_scheduled.where(of.num_scheduled > 0)
         took_part = float(of.scheduled.any("round").mean())
         for name, cell in {
-            "final test accuracy, %": _percent(mean_interval(of.accuracy[:, -1].values)),
+            f"final test {metric}, %": _percent(mean_interval(of[metric][:, -1].values)),
             f"… minus {reference}, points": "reference"
             if policy == reference
             else _difference(paired_difference(result, policy, reference)),
             "… of devices that took part, %": _percent(
-                mean_interval(of.accuracy_participants[:, -1].values)
+                mean_interval(of[f"{metric}_participants"][:, -1].values)
             ),
-            "… with the mean head, %": _percent(mean_interval(of.accuracy_mean_head[:, -1].values)),
+            "… with the mean head, %": _percent(
+                mean_interval(of[f"{metric}_mean_head"][:, -1].values)
+            ),
             "mean scheduled devices K": f"{float(of.num_scheduled.mean()):.2f}",
             "mean 1/K": f"{float((1 / busy).mean()):.3f}",
             "devices that ever took part, %": f"{100 * took_part:.0f}",

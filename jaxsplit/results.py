@@ -31,19 +31,19 @@ _VARIABLES = {
     "delay_s": (("round",), "s", "transmission delay of the round's real payload"),
     "time_s": (("round",), "s", "simulated time at the end of the round"),
     "loss": (("round",), "nat", "mean training loss of the scheduled devices"),
-    "accuracy": (("eval_round",), "", "test accuracy, mean over devices with their own heads"),
-    "accuracy_participants": (
+    "{metric}": (("eval_round",), "", "test {metric}, mean over devices with their own heads"),
+    "{metric}_participants": (
         ("eval_round",),
         "",
-        "test accuracy, mean over devices that took part at least once",
+        "test {metric}, mean over devices that took part at least once",
     ),
-    "accuracy_mean_head": (
+    "{metric}_mean_head": (
         ("eval_round",),
         "",
-        "test accuracy with the participation-weighted mean head",
+        "test {metric} with the participation-weighted mean head",
     ),
     "test_loss": (("eval_round",), "nat", "test loss, mean over devices"),
-    "device_accuracy": (("eval_round", "device"), "", "test accuracy of each device"),
+    "device_{metric}": (("eval_round", "device"), "", "test {metric} of each device"),
     "eval_time_s": (("eval_round",), "s", "simulated time at the evaluation"),
     "compile_s": ((), "s", "wall time spent compiling"),
     "run_s": ((), "s", "wall time of the run without compiling"),
@@ -63,6 +63,7 @@ def describe_run(
     evaluate_every: int,
     payload: Payload,
     delay_budget: float,
+    metric: str = "accuracy",
     compile_s: float,
     run_s: float,
 ) -> xr.Dataset:
@@ -80,6 +81,7 @@ def describe_run(
       evaluate_every: rounds between two of them.
       payload: bits per scheduled device and round.
       delay_budget: τ̄ in s/bit.
+      metric: the name of the task's metric.
       compile_s: seconds spent compiling.
       run_s: seconds of the rest.
 
@@ -88,7 +90,7 @@ def describe_run(
     """
     num_rounds = len(loss)
     time_s = np.cumsum(delay_s, dtype=np.float64)
-    eval_round = np.minimum(np.arange(len(evaluations.accuracy)) * evaluate_every, num_rounds)
+    eval_round = np.minimum(np.arange(len(evaluations.score)) * evaluate_every, num_rounds)
     values = {
         "scheduled": schedule.mask,
         "num_scheduled": schedule.mask.sum(axis=-1),
@@ -104,17 +106,19 @@ def describe_run(
         "delay_s": delay_s,
         "time_s": time_s,
         "loss": loss,
-        "accuracy": evaluations.accuracy,
-        "accuracy_participants": evaluations.accuracy_participants,
-        "accuracy_mean_head": evaluations.accuracy_mean_head,
+        "{metric}": evaluations.score,
+        "{metric}_participants": evaluations.score_participants,
+        "{metric}_mean_head": evaluations.score_mean_head,
         "test_loss": evaluations.loss,
-        "device_accuracy": evaluations.device_accuracy,
+        "device_{metric}": evaluations.device_score,
         "eval_time_s": np.concatenate([[0.0], time_s])[eval_round],
         "compile_s": compile_s,
         "run_s": run_s,
     }
     variables = {
-        name: xr.Variable(dims, values[name], {"units": units, "long_name": meaning})
+        name.format(metric=metric): xr.Variable(
+            dims, values[name], {"units": units, "long_name": meaning.format(metric=metric)}
+        )
         for name, (dims, units, meaning) in _VARIABLES.items()
     }
     return xr.Dataset(
@@ -126,6 +130,7 @@ def describe_run(
             "device": np.arange(schedule.mask.shape[-1]),
         },
         attrs={
+            "metric": metric,
             "delay_budget_s_per_bit": delay_budget,
             "up_bits": payload.up_bits,
             "down_bits": payload.down_bits,

@@ -11,9 +11,10 @@ import numpy as np
 import xarray as xr
 
 from jaxsplit.compile_clock import CompileClock
-from jaxsplit.data import Dataset, Partitioner, iid
+from jaxsplit.data import Dataset, Partition, Partitioner, iid
 from jaxsplit.federated import (
     LearningParams,
+    LearningState,
     Scheme,
     World,
     init_learning,
@@ -85,6 +86,7 @@ def run(
     warmup_rounds: int = 0,
     evaluate_every: int = 10,
     progress: Callable[[int], None] | None = None,
+    finished: Callable[[int, LearningState], None] | None = None,
 ) -> xr.Dataset:
     """Fine-tune a backbone over a simulated wireless network, once per seed.
 
@@ -105,6 +107,7 @@ def run(
       warmup_rounds: network-only rounds that fill the virtual queue before round 0.
       evaluate_every: rounds between two evaluations on the test set.
       progress: called with the number of rounds just done.
+      finished: called with a seed and its last state, adapters and heads, for who keeps them.
 
     Returns:
       A labelled data set with dimensions seed, round, eval_round and device; units and meanings
@@ -121,21 +124,33 @@ def run(
         raise ValueError("seeds is empty: give at least one")
     network_params = as_arrays(network_params or network.default_params())
     learning_params = as_arrays(learning_params or LearningParams())
-    backbone = jax.tree.map(jnp.asarray, backbone)  # to the device once, not once per seed
+    # To the device once, not once per seed.
+    backbone, *data = (
+        jax.tree.map(jnp.asarray, tree)
+        for tree in (
+            backbone,
+            dataset.train_inputs,
+            dataset.train_labels,
+            dataset.test_inputs,
+            dataset.test_labels,
+        )
+    )
+    on_device = Dataset(*data, label_names=dataset.label_names, task=dataset.task)
     runs = [
         _run_seed(
             seed,
             network,
             scheme,
             backbone,
-            dataset,
+            on_device,
+            partitioner(seed, np.asarray(dataset.train_labels), network.num_devices),
             num_rounds=num_rounds,
             network_params=network_params,
             learning_params=learning_params,
-            partitioner=partitioner,
             warmup_rounds=warmup_rounds,
             evaluate_every=evaluate_every,
             progress=progress or (lambda rounds: None),
+            finished=finished or (lambda seed, state: None),
         )
         for seed in seeds
     ]
@@ -148,28 +163,28 @@ def _run_seed(
     scheme: Scheme,
     backbone: Any,
     dataset: Dataset,
+    partition: Partition,
     *,
     num_rounds: int,
     network_params: NetworkParams,
     learning_params: LearningParams,
-    partitioner: Partitioner,
     warmup_rounds: int,
     evaluate_every: int,
     progress: Callable[[int], None],
+    finished: Callable[[int, LearningState], None],
 ) -> xr.Dataset:
     started = time.perf_counter()
     clock = CompileClock()
     with clock:
         keys = run_keys(seed)
-        partition = partitioner(seed, dataset.train_labels, network.num_devices)
         world = World(
             backbone=backbone,
-            inputs=jnp.asarray(dataset.train_inputs),
-            labels=jnp.asarray(dataset.train_labels),
+            inputs=dataset.train_inputs,
+            labels=dataset.train_labels,
             indices=jnp.asarray(partition.indices),
             sizes=jnp.asarray(partition.sizes),
-            test_inputs=jnp.asarray(dataset.test_inputs),
-            test_labels=jnp.asarray(dataset.test_labels),
+            test_inputs=dataset.test_inputs,
+            test_labels=dataset.test_labels,
         )
         sent = payload(scheme, world)
         bits = jnp.asarray(sent, jnp.result_type(float))
@@ -206,6 +221,7 @@ def _run_seed(
             evaluations.append(jax.tree.map(np.asarray, evaluation))
             progress(min(evaluate_every, num_rounds - first_round) if chunk else 0)
 
+    finished(seed, state)
     seconds = time.perf_counter() - started
     return describe_run(
         seed=seed,
@@ -219,6 +235,7 @@ def _run_seed(
         evaluate_every=evaluate_every,
         payload=sent,
         delay_budget=float(np.asarray(network_params.delay_budget)),
+        metric=scheme.task.metric_name,
         compile_s=clock.seconds,
         run_s=max(seconds - clock.seconds, 0.0),
     )

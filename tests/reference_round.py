@@ -22,7 +22,7 @@ def device_loss(
 ) -> jax.Array:
     """F_n of a mini-batch through the whole, unsplit model."""
     features = scheme.model.apply({"params": world.backbone, "lora": adapters}, inputs)
-    weight, bias = head["params"]["kernel"], head["params"]["bias"]
+    weight, bias = head["params"]["out"]["kernel"], head["params"]["out"]["bias"]
     losses = [cross_entropy(features[i] @ weight + bias, label) for i, label in enumerate(labels)]
     return sum(losses[1:], losses[0]) / len(losses)
 

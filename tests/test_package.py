@@ -36,8 +36,9 @@ ALLOWED = {
     "results": {"costs", "federated", "network", "scheduling"},
     "sweeps": {"catalogue", "network", "options", "results", "scheduling", "wireless"},
     "progress": set(),
+    "describe_data": {"data", "options", "plots", "results"},
     "report": {"results", "sweeps"},
-    "plots": {"results", "sweeps"},
+    "plots": {"data", "results", "sweeps"},
     "simulate": {
         "compile_clock", "data", "federated", "network", "results", "wireless",
     },
@@ -46,7 +47,7 @@ ALLOWED = {
         "simulate", "wireless",
     },
     "cli": {
-        "options", "plots", "progress", "quickstart", "report", "results", "simulate", "sweeps",
+        "describe_data", "options", "plots", "progress", "quickstart", "report", "results", "simulate", "sweeps",
     },
     "__init__": {"federated", "network", "simulate", "sweeps"},
 }  # fmt: skip

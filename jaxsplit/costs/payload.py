@@ -19,7 +19,7 @@ class Payload(NamedTuple):
 
 
 def bits_of(tree: Any) -> int:
-    """Size of a pytree of arrays on the link, in bit.
+    """Size of a pytree of arrays on the link, in bit; a truth value is one bit.
 
     Args:
       tree: arrays, or their shapes and dtypes (`jax.eval_shape`).
@@ -32,4 +32,8 @@ def bits_of(tree: Any) -> int:
       >>> bits_of({"tokens": jnp.zeros((16, 17, 32))})
       278528
     """
-    return sum(8 * leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+    def bits_of_value(leaf: Any) -> int:
+        return 1 if leaf.dtype == bool else 8 * leaf.dtype.itemsize
+
+    return sum(bits_of_value(leaf) * math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))

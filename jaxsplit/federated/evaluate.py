@@ -4,7 +4,6 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxsplit.federated.round import LearningState, World
 from jaxsplit.federated.scheme import Scheme
@@ -13,11 +12,11 @@ from jaxsplit.federated.scheme import Scheme
 class Evaluation(NamedTuple):
     """Test metrics; a device that was never scheduled keeps an untrained head."""
 
-    accuracy: jax.Array  # [] mean over devices of (shared encoder + own head)
-    accuracy_participants: jax.Array  # [] the same over devices that took part at least once
-    accuracy_mean_head: jax.Array  # [] with the participation-weighted mean head
+    score: jax.Array  # [] mean over devices of (shared encoder + own head), by the task's metric
+    score_participants: jax.Array  # [] the same over devices that took part at least once
+    score_mean_head: jax.Array  # [] with the participation-weighted mean head
     loss: jax.Array  # [] mean over devices of the test loss
-    device_accuracy: jax.Array  # [N]
+    device_score: jax.Array  # [N]
 
 
 def evaluate(state: LearningState, scheme: Scheme, world: World) -> Evaluation:
@@ -29,18 +28,16 @@ def evaluate(state: LearningState, scheme: Scheme, world: World) -> Evaluation:
       world: backbone and data.
 
     Returns:
-      The metrics. Before any participation the last two accuracies fall back to all devices.
+      The metrics. Before any participation those of participants fall back to all devices.
     """
-    variables = {"params": world.backbone, "lora": state.adapters}
-    features = cast(jax.Array, scheme.model.apply(variables, world.test_inputs))
+    features = test_features(state.adapters, scheme, world)
 
     def test(head: Any) -> tuple[jax.Array, jax.Array]:
-        logits = cast(jax.Array, scheme.head.apply(head, features))
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, world.test_labels)
-        hits = jnp.argmax(logits, axis=-1) == world.test_labels
-        return jnp.mean(hits, dtype=features.dtype), jnp.mean(losses)
+        outputs = cast(jax.Array, scheme.head.apply(head, features))
+        losses = scheme.task.loss(outputs, world.test_labels)
+        return scheme.task.metric(outputs, world.test_labels), jnp.mean(losses)
 
-    accuracies, losses = jax.vmap(test)(state.heads)
+    scores, losses = jax.vmap(test)(state.heads)
 
     def weighted_mean(weights: jax.Array, leaf: jax.Array) -> jax.Array:
         weights = weights.astype(leaf.dtype)
@@ -50,9 +47,39 @@ def evaluate(state: LearningState, scheme: Scheme, world: World) -> Evaluation:
 
     mean_head = jax.tree.map(lambda leaf: weighted_mean(state.participation, leaf), state.heads)
     return Evaluation(
-        accuracy=jnp.mean(accuracies),
-        accuracy_participants=weighted_mean(state.participation > 0, accuracies),
-        accuracy_mean_head=test(mean_head)[0],
+        score=jnp.mean(scores),
+        score_participants=weighted_mean(state.participation > 0, scores),
+        score_mean_head=test(mean_head)[0],
         loss=jnp.mean(losses),
-        device_accuracy=accuracies,
+        device_score=scores,
     )
+
+
+def test_features(adapters: Any, scheme: Scheme, world: World) -> jax.Array:
+    """Features of the whole test set, `scheme.test_batch_size` samples at a time.
+
+    Args:
+      adapters: ΔW.
+      scheme: the choices, static.
+      world: backbone and data.
+
+    Returns:
+      Features, [M_test, D].
+    """
+
+    def encode(inputs: Any) -> jax.Array:
+        prepared = inputs if scheme.transform is None else scheme.transform(inputs)
+        variables = {"params": world.backbone, "lora": adapters}
+        return cast(jax.Array, scheme.model.apply(variables, prepared))
+
+    count = world.test_labels.shape[0]
+    size = min(scheme.test_batch_size, count)
+    if size == count:
+        return encode(world.test_inputs)
+
+    def in_batches(leaf: jax.Array) -> jax.Array:
+        padding = ((0, -count % size),) + ((0, 0),) * (leaf.ndim - 1)
+        return jnp.pad(leaf, padding, mode="edge").reshape(-1, size, *leaf.shape[1:])
+
+    features = jax.lax.map(encode, jax.tree.map(in_batches, world.test_inputs))
+    return features.reshape(-1, features.shape[-1])[:count]

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxsplit.costs import Payload, bits_of
 from jaxsplit.data import draw_batch
 from jaxsplit.federated.scheme import Scheme
-from jaxsplit.models import split, split_weights
+from jaxsplit.models import Activations, split, split_weights
 
 
 class LearningParams(NamedTuple):
@@ -24,12 +24,12 @@ class World(NamedTuple):
     """What a run reads and never changes."""
 
     backbone: Any  # frozen weights, the `params` collection of the model
-    inputs: jax.Array  # [M, ...] training inputs of all devices
-    labels: jax.Array  # [M] int32
+    inputs: Any  # pytree of [M, ...], training inputs of all devices: images, or a dict of tokens
+    labels: jax.Array  # [M] int32, or float32 for a regression
     indices: jax.Array  # [N, M_max] int32, samples of each device
     sizes: jax.Array  # [N] int32, how many of them count
-    test_inputs: jax.Array  # [M_test, ...]
-    test_labels: jax.Array  # [M_test] int32
+    test_inputs: Any  # pytree of [M_test, ...]
+    test_labels: jax.Array  # [M_test]
 
 
 class LearningState(NamedTuple):
@@ -64,9 +64,10 @@ def init_learning(
     """
     key_adapters, key_head = jax.random.split(key)
     num_devices = world.sizes.shape[0]
-    sample = jnp.zeros((1, *world.inputs.shape[1:]), world.inputs.dtype)
+    sample = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), world.inputs)
+    sample = sample if scheme.transform is None else scheme.transform(sample)
     adapters = scheme.model.init(key_adapters, sample)["lora"]
-    features = jnp.zeros((1, scheme.model.hidden_size), sample.dtype)
+    features = jnp.zeros((1, scheme.model.hidden_size), jnp.float32)
     head = scheme.head.init(key_head, features)
     heads = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], num_devices, axis=0), head)
     return LearningState(
@@ -96,7 +97,8 @@ def federated_round(
     `scheme.devices_per_step`, as many as there are: the others cost nothing.
 
     Args:
-      key: PRNG key of this round; device n draws its batch from `fold_in(key, n)`.
+      key: PRNG key of this round; device n draws its batch from `fold_in(key, n)`, and from that
+        key its augmentation and its dropout.
       state: from `init_learning` or the round before.
       mask: the scheduled set S_t, bool [N].
       scheme: the choices, static.
@@ -124,7 +126,7 @@ def federated_round(
             heads=state.heads,
             head_optimizers=state.head_optimizers,
             adapter_gradient=jax.tree.map(jnp.zeros_like, state.adapters),
-            loss=jnp.zeros((), world.inputs.dtype),
+            loss=jnp.zeros((), jnp.float32),
         ),
     )
     # The server's step on ΔW (4). Momentum must not move it in a round without devices.
@@ -178,20 +180,24 @@ def _train_group(
     frozen = split_weights(scheme.model, world.backbone, cut=0)
     optimizer = scheme.optimizer(params.head_learning_rate)
 
+    dropout = scheme.model.lora is not None and scheme.model.lora.dropout > 0
+
     # The stages, each for one device, unbatched.
 
-    def draw(device: jax.Array, indices: jax.Array, size: jax.Array) -> jax.Array:
-        return draw_batch(jax.random.fold_in(key, device), indices, size, scheme.batch_size)
+    def draw(key: jax.Array, indices: jax.Array, size: jax.Array) -> jax.Array:
+        return draw_batch(key, indices, size, scheme.batch_size)
 
-    def embed(inputs: jax.Array) -> jax.Array:
+    def embed(key: jax.Array, inputs: Any) -> Activations:
+        if scheme.transform is not None:
+            inputs = scheme.transform.augment(jax.random.fold_in(key, 1), inputs)
         return model.device_forward(frozen.device, {}, inputs)
 
-    def encode(adapters: Any, tokens: jax.Array) -> jax.Array:
-        return model.server_forward(frozen.server, adapters, tokens)
+    def encode(adapters: Any, key: jax.Array, activations: Activations) -> jax.Array:
+        key_dropout = jax.random.fold_in(key, 2) if dropout else None
+        return model.server_forward(frozen.server, adapters, activations, key_dropout)
 
     def device_loss(head: Any, features: jax.Array, labels: jax.Array) -> jax.Array:
-        logits = scheme.head.apply(head, features)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return scheme.task.loss(scheme.head.apply(head, features), labels).mean()
 
     def update_head(head: Any, state: Any, gradient: Any) -> tuple[Any, Any]:
         updates, state = optimizer.update(gradient, state, head)
@@ -202,10 +208,12 @@ def _train_group(
     heads, states = jax.tree.map(lambda leaf: leaf[safe], (total.heads, total.head_optimizers))
 
     # 1. Devices embed their mini-batches, the server encodes what arrives.
-    batch = jax.vmap(draw)(devices, world.indices[safe], world.sizes[safe])
-    tokens = jax.vmap(embed)(world.inputs[batch])
+    keys = jax.vmap(lambda device: jax.random.fold_in(key, device))(devices)
+    batch = jax.vmap(draw)(keys, world.indices[safe], world.sizes[safe])
+    activations = jax.vmap(embed)(keys, jax.tree.map(lambda leaf: leaf[batch], world.inputs))
     features, backward = jax.vjp(
-        lambda adapters: jax.vmap(encode, in_axes=(None, 0))(adapters, tokens), adapters
+        lambda adapters: jax.vmap(encode, in_axes=(None, 0, 0))(adapters, keys, activations),
+        adapters,
     )
     # 2. Devices compute their losses and the gradients of heads and features (2).
     losses, (head_gradient, feature_gradient) = jax.vmap(
@@ -232,7 +240,8 @@ def _train_group(
 def payload(scheme: Scheme, world: World) -> Payload:
     """Bits that one scheduled device exchanges in a round, from the real shapes and dtypes.
 
-    Up: the embedded mini-batch and the gradient of its features; down: the features.
+    Up: the embedded mini-batch, with its padding mask where it has one, and the gradient of its
+    features; down: the features.
 
     Args:
       scheme: the choices.
@@ -244,7 +253,12 @@ def payload(scheme: Scheme, world: World) -> Payload:
     model = scheme.model.clone(lora=None)  # adapters do not change what is sent
     halves = split(model, cut=0)
     frozen = split_weights(model, world.backbone, cut=0)
-    inputs = jax.ShapeDtypeStruct((scheme.batch_size, *world.inputs.shape[1:]), world.inputs.dtype)
-    tokens = jax.eval_shape(halves.device_forward, frozen.device, {}, inputs)
-    features = jax.eval_shape(halves.server_forward, frozen.server, {}, tokens)
-    return Payload(up_bits=bits_of(tokens) + bits_of(features), down_bits=bits_of(features))
+    inputs = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((scheme.batch_size, *leaf.shape[1:]), leaf.dtype),
+        world.inputs,
+    )
+    if scheme.transform is not None:
+        inputs = jax.eval_shape(scheme.transform, inputs)
+    sent = jax.eval_shape(halves.device_forward, frozen.device, {}, inputs)
+    features = jax.eval_shape(halves.server_forward, frozen.server, {}, sent)
+    return Payload(up_bits=bits_of(sent) + bits_of(features), down_bits=bits_of(features))

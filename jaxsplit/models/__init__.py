@@ -1,17 +1,36 @@
 """Backbones, their adapters, and where they are cut."""
 
-from jaxsplit.models.lora import LoraConfig, LoraDense
+from jaxsplit.models.base import Activations, Backbone
+from jaxsplit.models.bert import Bert
+from jaxsplit.models.checkpoint_files import CheckpointError
+from jaxsplit.models.heads import TASKS, LinearHead, MlpHead, Task, task_named
+from jaxsplit.models.lora import LoraConfig, LoraDense, count, merge, unmerge
 from jaxsplit.models.pretrain import pretrain
+from jaxsplit.models.pretrained import Checkpoint, from_pretrained
 from jaxsplit.models.split import Halves, SplitModel, split, split_weights
 from jaxsplit.models.vit import ViT
 
 __all__ = [
+    "TASKS",
+    "Activations",
+    "Backbone",
+    "Bert",
+    "Checkpoint",
+    "CheckpointError",
     "Halves",
+    "LinearHead",
     "LoraConfig",
     "LoraDense",
+    "MlpHead",
     "SplitModel",
+    "Task",
     "ViT",
+    "count",
+    "from_pretrained",
+    "merge",
     "pretrain",
     "split",
     "split_weights",
+    "task_named",
+    "unmerge",
 ]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxsplit.data.sources import Dataset
+from jaxsplit.data import Dataset
 from jaxsplit.models.vit import ViT
 
 

@@ -1,23 +1,25 @@
 """Cutting a backbone into a device half and a server half."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 
-from jaxsplit.models.vit import ViT
+from jaxsplit.models.base import Activations, Backbone
 
 
 class SplitModel(NamedTuple):
     """The two halves of a backbone, as pure functions for one device's mini-batch.
 
+    Both take a key last, which draws the adapters' dropout; None leaves dropout out.
+
     Attributes:
-      device_forward: `(params, adapters, inputs [B, ...]) -> tokens [B, S, D]`.
-      server_forward: `(params, adapters, tokens [B, S, D]) -> features [B, D]`.
+      device_forward: `(params, adapters, inputs, key=None) -> Activations`.
+      server_forward: `(params, adapters, activations, key=None) -> features [B, D]`.
     """
 
-    device_forward: Callable[[Any, Any, jax.Array], jax.Array]
-    server_forward: Callable[[Any, Any, jax.Array], jax.Array]
+    device_forward: Callable[..., Activations]
+    server_forward: Callable[..., jax.Array]
 
 
 class Halves(NamedTuple):
@@ -27,7 +29,7 @@ class Halves(NamedTuple):
     server: Any
 
 
-def _check_cut(model: ViT, cut: int) -> None:
+def _check_cut(model: Backbone, cut: int) -> None:
     if not 0 <= cut <= model.num_hidden_layers:
         raise ValueError(
             f"cut={cut} is outside the model: choose 0 (after the embedding) "
@@ -35,7 +37,7 @@ def _check_cut(model: ViT, cut: int) -> None:
         )
 
 
-def split(model: ViT, cut: int) -> SplitModel:
+def split(model: Backbone, cut: int) -> SplitModel:
     """Cut a backbone after block `cut`.
 
     The device runs the embedding and blocks 1…cut, the server the other blocks and the pooler.
@@ -53,34 +55,37 @@ def split(model: ViT, cut: int) -> SplitModel:
 
     Example:
       >>> import jax, jax.numpy as jnp
-      >>> model = ViT(2, 8, 2, 2, 16)
+      >>> from jaxsplit.models import ViT
+      >>> model = ViT(patch_size=2, hidden_size=8, num_hidden_layers=2, num_attention_heads=2,
+      ...             intermediate_size=16)
       >>> images = jnp.ones((3, 4, 4, 1))
       >>> params = model.init(jax.random.key(0), images)["params"]
       >>> device, server = split_weights(model, params, cut=1)
       >>> halves = split(model, cut=1)
-      >>> tokens = halves.device_forward(device, {}, images)
-      >>> halves.server_forward(server, {}, tokens).shape
+      >>> activations = halves.device_forward(device, {}, images)
+      >>> halves.server_forward(server, {}, activations).shape
       (3, 8)
     """
     _check_cut(model, cut)
 
-    def device_half(module: ViT, inputs: jax.Array) -> jax.Array:
+    def device_half(module: Backbone, inputs: Any) -> Activations:
         return module.encode(module.embed(inputs), 0, cut)
 
-    def server_half(module: ViT, tokens: jax.Array) -> jax.Array:
-        return module.pool(module.encode(tokens, cut))
+    def server_half(module: Backbone, activations: Activations) -> jax.Array:
+        return module.features(activations, cut)
 
-    def forward(half: Callable) -> Callable[[Any, Any, jax.Array], jax.Array]:
-        def apply(params: Any, adapters: Any, x: jax.Array) -> jax.Array:
+    def forward(half: Callable) -> Callable[..., Any]:
+        def apply(params: Any, adapters: Any, x: Any, key: jax.Array | None = None) -> Any:
             variables = {"params": params, "lora": adapters}
-            return cast(jax.Array, model.apply(variables, x, method=half))
+            rngs = None if key is None else {"dropout": key}
+            return model.apply(variables, x, method=half, rngs=rngs)
 
         return apply
 
     return SplitModel(forward(device_half), forward(server_half))
 
 
-def split_weights(model: ViT, weights: Any, cut: int) -> Halves:
+def split_weights(model: Backbone, weights: Any, cut: int) -> Halves:
     """Divide frozen weights or adapters at the cut.
 
     Args:

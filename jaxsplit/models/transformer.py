@@ -1,9 +1,78 @@
 """The transformer block that the backbones share."""
 
+import math
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
 
-from jaxsplit.models.lora import LoraConfig, LoraDense
+from jaxsplit.models.lora import LoraConfig, LoraDense, apply_dense
+
+
+@jax.custom_jvp
+def gelu(x: jax.Array) -> jax.Array:
+    r"""Exact Gaussian error linear unit, $x\,\Phi(x)$.
+
+    Through erf, whose absolute error is a rounding of x; `jax.nn.gelu` goes through erfc, whose
+    relative accuracy in the far tail costs several times as much. Only the derivative is kept
+    for the way back.
+
+    Args:
+      x: any shape.
+
+    Returns:
+      The same shape.
+    """
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+
+
+@gelu.defjvp
+def _gelu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (x,), (tangent,) = primals, tangents
+    cdf = 0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+    density = jnp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    return x * cdf, (cdf + x * density) * tangent
+
+
+def _gelu_tanh(x: jax.Array) -> jax.Array:
+    return nn.gelu(x, approximate=True)
+
+
+#: `hidden_act` of a transformers configuration.
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": gelu,
+    "gelu_new": _gelu_tanh,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
+    "relu": nn.relu,
+    "silu": nn.silu,
+    "tanh": jnp.tanh,
+}
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis, in float32 whatever the computation's dtype.
+
+    Attributes:
+      epsilon: added to the variance.
+    """
+
+    epsilon: float = 1e-12
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalise x [..., D]; the dtype stays."""
+        shape = (1,) * (x.ndim - 1) + (-1,)
+        scale, bias = (
+            self.param(name, init, (x.shape[-1],), jnp.float32).astype(jnp.float32).reshape(shape)
+            for name, init in (("scale", nn.initializers.ones), ("bias", nn.initializers.zeros))
+        )
+        wide = x.astype(jnp.float32)
+        centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+        variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
+        return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(x.dtype)
 
 
 class SelfAttention(nn.Module):
@@ -12,46 +81,87 @@ class SelfAttention(nn.Module):
     Attributes:
       num_heads: heads; must divide the width.
       lora: the adapters' configuration.
+      use_bias: whether query, key and value have biases.
+      dtype: of the computation.
     """
 
     num_heads: int
     lora: LoraConfig | None = None
+    use_bias: bool = True
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Map tokens [B, S, D] to [B, S, D]."""
-        *lead, width = tokens.shape
+    def __call__(
+        self, tokens: jax.Array, mask: jax.Array | None = None, first_only: bool = False
+    ) -> jax.Array:
+        """Map tokens [B, S, D] to [B, S, D], or to [B, 1, D] of the first alone.
+
+        Where `mask` [B, S] is False nobody looks.
+        """
+        batch, _, width = tokens.shape
         if width % self.num_heads:
             raise ValueError(f"num_heads={self.num_heads} must divide the width {width}")
-        query, key, value = (
-            LoraDense(width, self.lora, name=name)(tokens).reshape(
-                *lead, self.num_heads, width // self.num_heads
-            )
+        layers = [
+            LoraDense(width, self.lora, self.use_bias, self.dtype, name=name)
             for name in ("query", "key", "value")
+        ]
+        if first_only:
+            parts = apply_dense(tokens[:, :1], layers[0]) + apply_dense(tokens, *layers[1:])
+        else:
+            parts = apply_dense(tokens, *layers)
+        query, key, value = (
+            part.reshape(batch, -1, self.num_heads, width // self.num_heads) for part in parts
         )
-        mixed = jax.nn.dot_product_attention(query, key, value)
-        return LoraDense(width, self.lora, name="attention_output")(mixed.reshape(tokens.shape))
+        seen = None if mask is None else mask[:, None, None, :]
+        with jax.numpy_dtype_promotion("standard"):  # it takes bfloat16 to float32 by itself
+            mixed = jax.nn.dot_product_attention(query, key, value, mask=seen)
+        out = LoraDense(width, self.lora, dtype=self.dtype, name="attention_output")
+        return out(mixed.reshape(batch, -1, width))
 
 
-class PreNormBlock(nn.Module):
-    """A transformer block with layer normalisation before each half, as in ViT.
+class Block(nn.Module):
+    """A transformer block: attention and a two-layer perceptron, each around a residual.
 
     Attributes:
       num_heads: attention heads.
-      mlp_width: hidden width of the two-layer perceptron.
+      mlp_width: hidden width of the perceptron.
+      pre_norm: normalise before each half (ViT) or after its residual (BERT).
+      hidden_act: the perceptron's activation.
+      epsilon: of the normalisations.
+      use_qkv_bias: whether query, key and value have biases.
       lora: the adapters' configuration.
+      dtype: of the computation.
     """
 
     num_heads: int
     mlp_width: int
+    pre_norm: bool
+    hidden_act: str = "gelu"
+    epsilon: float = 1e-12
+    use_qkv_bias: bool = True
     lora: LoraConfig | None = None
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self) -> None:
+        """Name the parts."""
+        self.attention = SelfAttention(self.num_heads, self.lora, self.use_qkv_bias, self.dtype)
+        self.attention_norm = LayerNorm(self.epsilon)
+        self.mlp_norm = LayerNorm(self.epsilon)
 
     @nn.compact
-    def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Map tokens [B, S, D] to [B, S, D]."""
-        normed = nn.LayerNorm(name="norm_before")(tokens)
-        tokens = tokens + SelfAttention(self.num_heads, self.lora, name="attention")(normed)
-        hidden = nn.LayerNorm(name="norm_after")(tokens)
-        hidden = LoraDense(self.mlp_width, self.lora, name="mlp_in")(hidden)
-        hidden = nn.gelu(hidden, approximate=False)
-        return tokens + LoraDense(tokens.shape[-1], self.lora, name="mlp_out")(hidden)
+    def mlp(self, tokens: jax.Array) -> jax.Array:
+        """The perceptron, [B, S, D] to [B, S, D]."""
+        hidden = LoraDense(self.mlp_width, self.lora, dtype=self.dtype, name="mlp_in")(tokens)
+        hidden = ACTIVATIONS[self.hidden_act](hidden)
+        return LoraDense(tokens.shape[-1], self.lora, dtype=self.dtype, name="mlp_out")(hidden)
+
+    def __call__(
+        self, tokens: jax.Array, mask: jax.Array | None = None, first_only: bool = False
+    ) -> jax.Array:
+        """Map tokens [B, S, D] to [B, S, D], or to [B, 1, D] of the first alone."""
+        kept = tokens[:, :1] if first_only else tokens
+        if self.pre_norm:
+            kept = kept + self.attention(self.attention_norm(tokens), mask, first_only)
+            return kept + self.mlp(self.mlp_norm(kept))
+        kept = self.attention_norm(kept + self.attention(tokens, mask, first_only))
+        return self.mlp_norm(kept + self.mlp(kept))

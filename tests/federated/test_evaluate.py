@@ -17,7 +17,7 @@ def test_metrics_follow_their_definitions(scheme, learning_params, world):
 
     variables = {"params": world.backbone, "lora": state.adapters}
     features = np.asarray(scheme.model.apply(variables, world.test_inputs))
-    kernel, bias = (np.asarray(heads["params"][name]) for name in ("kernel", "bias"))
+    kernel, bias = (np.asarray(heads["params"]["out"][name]) for name in ("kernel", "bias"))
     labels = np.asarray(world.test_labels)
 
     def accuracy(kernel, bias):
@@ -30,19 +30,17 @@ def test_metrics_follow_their_definitions(scheme, learning_params, world):
     log_sum = np.log(np.exp(logits).sum(-1))
     losses = log_sum - np.take_along_axis(logits, labels[None, :, None], -1)[..., 0]
 
-    np.testing.assert_allclose(metrics.device_accuracy, own, rtol=1e-6)
-    np.testing.assert_allclose(metrics.accuracy, own.mean(), rtol=1e-6)
-    np.testing.assert_allclose(metrics.accuracy_participants, own[[1, 2, 4]].mean(), rtol=1e-6)
-    np.testing.assert_allclose(metrics.accuracy_mean_head, mean_head, rtol=1e-6)
+    np.testing.assert_allclose(metrics.device_score, own, rtol=1e-6)
+    np.testing.assert_allclose(metrics.score, own.mean(), rtol=1e-6)
+    np.testing.assert_allclose(metrics.score_participants, own[[1, 2, 4]].mean(), rtol=1e-6)
+    np.testing.assert_allclose(metrics.score_mean_head, mean_head, rtol=1e-6)
     np.testing.assert_allclose(metrics.loss, losses.mean(), rtol=1e-5)
 
 
 def test_before_any_participation_all_devices_count(scheme, learning_params, world):
     state = init_learning(jax.random.key(0), scheme, learning_params, world)
     metrics = evaluate(state, scheme, world)
+    np.testing.assert_allclose(metrics.score_participants, metrics.score, rtol=1e-6)  # not 0/0
     np.testing.assert_allclose(
-        metrics.accuracy_participants, metrics.accuracy, rtol=1e-6
-    )  # not 0/0
-    np.testing.assert_allclose(
-        metrics.accuracy_mean_head, metrics.accuracy, rtol=1e-6
+        metrics.score_mean_head, metrics.score, rtol=1e-6
     )  # heads start equal

@@ -1,24 +1,11 @@
-"""Data sets as arrays."""
+"""Handwritten digits that come with scikit-learn."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from sklearn.datasets import load_digits
 
-
-class Dataset(NamedTuple):
-    """A classification task with its common test set."""
-
-    train_inputs: np.ndarray  # [M, ...]
-    train_labels: np.ndarray  # [M] int32, 0 … num_classes − 1
-    test_inputs: np.ndarray  # [M_test, ...]
-    test_labels: np.ndarray  # [M_test] int32
-
-    @property
-    def num_classes(self) -> int:
-        """Number of labels."""
-        return int(max(self.train_labels.max(), self.test_labels.max())) + 1
+from jaxsplit.data.sources.base import Dataset
 
 
 def digits(
@@ -54,4 +41,10 @@ def digits(
     inputs = (pixels[chosen] / 16).astype(np.float32).reshape(-1, 8, 8, 1)
     labels = np.array([classes.index(d) for d in digit[chosen]], np.int32)
     num_test = max(1, int(test_fraction * len(chosen)))
-    return Dataset(inputs[num_test:], labels[num_test:], inputs[:num_test], labels[:num_test])
+    return Dataset(
+        inputs[num_test:],
+        labels[num_test:],
+        inputs[:num_test],
+        labels[:num_test],
+        label_names=tuple(str(d) for d in classes),
+    )
