@@ -17,9 +17,9 @@ from jaxsplit.data import (
 )
 from jaxsplit.data.partition.base import classes_of
 from jaxsplit.data.sources.load import source_of
+from jaxsplit.files import atomic_path
 from jaxsplit.options import OptionError, check_options, whole
 from jaxsplit.plots import partition_figure, save_figure
-from jaxsplit.results import atomic_path
 
 _SCORE_BINS = 10  # of real labels, for the table and the figure
 

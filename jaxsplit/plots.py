@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxsplit.data import Partition, label_counts
-from jaxsplit.results import atomic_path, mean_interval
+from jaxsplit.files import atomic_path
+from jaxsplit.results import mean_interval
 from jaxsplit.sweeps import over_seeds
 
 # Colour-blind safe; a policy keeps its colour in every figure.

@@ -24,10 +24,11 @@ from safetensors.flax import load_file, save_file
 from jaxsplit.catalogue import SCHEDULERS
 from jaxsplit.data import digits
 from jaxsplit.federated import LearningParams, Scheme, fedft
+from jaxsplit.files import atomic_path
 from jaxsplit.models import LoraConfig, ViT, pretrain
 from jaxsplit.network import Network, NetworkParams
 from jaxsplit.options import OptionError, check_options, number, some_of, whole
-from jaxsplit.results import atomic_path, save
+from jaxsplit.results import save
 from jaxsplit.scheduling import LyapunovParams
 from jaxsplit.simulate import run
 from jaxsplit.wireless import RayleighParams, rayleigh

@@ -1,8 +1,5 @@
 """Labelled results: what a run measured, with units, and the statistics over seeds."""
 
-import contextlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +9,7 @@ import xarray as xr
 
 from jaxsplit.costs import Payload
 from jaxsplit.federated import Evaluation
+from jaxsplit.files import atomic_path
 from jaxsplit.network import NetworkInfo
 from jaxsplit.scheduling import jain_index
 
@@ -182,21 +180,3 @@ def save(dataset: xr.Dataset, path: Path) -> None:
     dataset = dataset.assign_attrs(Conventions="CF-1.11")
     with atomic_path(path) as temporary:
         dataset.to_netcdf(temporary, engine="h5netcdf")
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` that becomes `path` if the block succeeds.
-
-    Args:
-      path: the final file; untouched where the block fails.
-
-    Yields:
-      The path to write to, in the same folder, so that the final rename is atomic.
-    """
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

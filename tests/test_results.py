@@ -5,8 +5,9 @@ import pytest
 import scipy.stats
 import xarray as xr
 
+from jaxsplit.files import atomic_path
 from jaxsplit.report import paired_difference, rounds_above
-from jaxsplit.results import atomic_path, mean_interval, save
+from jaxsplit.results import mean_interval, save
 
 
 def test_interval_is_student_t():

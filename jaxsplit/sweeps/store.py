@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from jaxsplit.files import atomic_path
 from jaxsplit.options import OptionError
-from jaxsplit.results import atomic_path
 
 Block = dict[str, np.ndarray]  # variables, each [block, …]
 Place = tuple[int, int]  # index of the program, index of the block in it

@@ -1,10 +1,7 @@
 """Decoded data sets on disk, so that the next run starts at once."""
 
-import contextlib
 import hashlib
 import json
-import os
-import uuid
 import warnings
 import zipfile
 import zlib
@@ -15,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxsplit.data.sources.base import Dataset, plain_name
+from jaxsplit.files import atomic_path
 
 _FORMAT = 1  # of the cached file: raise it with any change of what is decoded
 _ARRAYS = ("train_inputs", "train_labels", "test_inputs", "test_labels")
@@ -93,16 +91,9 @@ def write_cache(file: Path, dataset: Dataset) -> None:
         else:
             arrays[name] = value
     about = {"leaves": leaves, "label_names": dataset.label_names, "task": dataset.task}
-    partial = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{uuid.uuid4().hex}.part")
-        with partial.open("wb") as stream:
+        with atomic_path(file) as partial, partial.open("wb") as stream:
             np.savez(stream, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
-        os.replace(partial, file)
     except OSError as error:
         warnings.warn(f"{file} was not written, the next run decodes again: {error}", stacklevel=3)
-    finally:
-        if partial is not None:
-            with contextlib.suppress(OSError):  # gone after the replacement
-                partial.unlink()
