@@ -1,4 +1,4 @@
-"""The command line: `jaxsplit quickstart`, `jaxsplit sweep`."""
+"""The command line: `jaxsplit quickstart | run | sweep | data describe | export`."""
 
 import contextlib
 import io
@@ -6,22 +6,29 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import jax
 import tyro
 from rich.console import Console
 
+from jaxsplit.artefacts import ArtefactError
+from jaxsplit.describe_data import DescribeConfig, describe, description_table, save_description
+from jaxsplit.export import ExportConfig, export
+from jaxsplit.fine_tune import FineTuneConfig, fine_tune, prepare
+from jaxsplit.learning_options import LearningOptions
+from jaxsplit.models import CheckpointError
 from jaxsplit.options import OptionError, allowed_of, check_writable_folder
 from jaxsplit.plots import comparison_figure, save_figure, sweep_figure
-from jaxsplit.progress import progress_bars, sweep_progress
+from jaxsplit.progress import progress_bars, stages, sweep_progress
 from jaxsplit.quickstart import QuickstartConfig, foundation_model, quickstart
-from jaxsplit.report import rounds_above, summary_table, sweep_table
+from jaxsplit.report import rounds_above, summary_table, sweep_table, trainable_line
 from jaxsplit.results import save
 from jaxsplit.simulate import NonFiniteError
 from jaxsplit.sweeps import SweepConfig, sweep
 
-_FINISHED = ".finished"  # below --out: what an interrupted quickstart had finished
+_FINISHED = ".finished"  # below --out: what an interrupted comparison had finished
 
 
 def _flag(option: str) -> str:
@@ -32,28 +39,57 @@ def _quickstart(config: tyro.conf.OmitArgPrefixes[QuickstartConfig]) -> Quicksta
     return config
 
 
+def _run(config: tyro.conf.OmitArgPrefixes[FineTuneConfig]) -> FineTuneConfig:
+    return config
+
+
 def _sweep(config: tyro.conf.OmitArgPrefixes[SweepConfig]) -> SweepConfig:
     return config
 
 
-_COMMANDS: dict[str, Callable[..., Any]] = {"quickstart": _quickstart, "sweep": _sweep}
-_CONFIGS = {"quickstart": QuickstartConfig, "sweep": SweepConfig}
+def _data(
+    command: Annotated[DescribeConfig, tyro.conf.subcommand("describe")]
+    | Annotated[None, tyro.conf.Suppress],
+) -> DescribeConfig | None:
+    return command
 
 
-def _parse(arguments: Sequence[str]) -> QuickstartConfig | SweepConfig:
+def _export(config: tyro.conf.OmitArgPrefixes[ExportConfig]) -> ExportConfig:
+    return config
+
+
+_COMMANDS: dict[str, Callable[..., Any]] = {
+    "quickstart": _quickstart,
+    "run": _run,
+    "sweep": _sweep,
+    "data": _data,
+    "export": _export,
+}
+_CONFIGS = {
+    "quickstart": QuickstartConfig,
+    "run": FineTuneConfig,
+    "sweep": SweepConfig,
+    "data": DescribeConfig,
+    "export": ExportConfig,
+}
+
+
+def _parse(arguments: Sequence[str]) -> Any:
     """Parse with tyro; its boxed message becomes one line on the option at fault."""
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
-            config = tyro.extras.subcommand_cli_from_dict(
-                _COMMANDS, prog="jaxsplit", args=list(arguments)
+            return tyro.extras.subcommand_cli_from_dict(
+                _COMMANDS,
+                prog="jaxsplit",
+                args=list(arguments),
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
             )
     except SystemExit as stop:
         if stop.code:
             command = arguments[0] if arguments else ""
             print(f"jaxsplit: error: {_one_line(captured.getvalue(), command)}", file=sys.stderr)
         raise
-    return config
 
 
 def _one_line(box: str, command: str) -> str:
@@ -82,16 +118,54 @@ def _run_quickstart(config: QuickstartConfig, console: Console) -> None:
             lambda policy, rounds: progress.update(task, advance=rounds, description=policy),
             resume_folder=config.out / _FINISHED,
         )
-    data, picture = config.out / "quickstart.nc", config.out / "quickstart.png"
+    _tell(config, result, config.out / "quickstart.nc", console)
+
+
+def _tell(config: LearningOptions, result: Any, data: Path, console: Console) -> None:
+    """Write the result and its figure, drop what was kept for a resumption, print the table."""
+    picture = data.with_suffix(".png")
     save(result, data)
     save_figure(comparison_figure(result), picture)
-    shutil.rmtree(config.out / _FINISHED)
+    shutil.rmtree(data.parent / _FINISHED)
     console.print(summary_table(result))
     reference, *others = config.policies
     for policy in others:
         if above := rounds_above(result, policy, reference):
             console.print(f"{policy} lies above {reference} (paired 95 % interval) after {above}")
     console.print(f"wrote {data} and {picture}")
+
+
+def _run_fine_tune(config: FineTuneConfig, console: Console) -> None:
+    config.check()
+    check_writable_folder("out", config.out)
+    with progress_bars(console) as bars:
+        prepared = prepare(config, stages(bars))
+        bars.console.print(trainable_line(prepared.scheme, prepared.checkpoint.params))
+        task = bars.add_task("compiling", total=config.total_rounds, unit="rounds")
+        result = fine_tune(
+            config,
+            prepared,
+            lambda policy, rounds: bars.update(task, advance=rounds, description=policy),
+            resume_folder=config.out / _FINISHED,
+        )
+    _tell(config, result, config.out / "run.nc", console)
+    console.print(f"the adapters for PyTorch: jaxsplit export --run {config.out}")
+
+
+def _run_data_describe(config: DescribeConfig, console: Console) -> None:
+    config.check()
+    check_writable_folder("out", config.out)
+    description = describe(config)
+    data, picture = save_description(description, config.out)
+    console.print(description_table(description))
+    console.print(f"wrote {data} and {picture}")
+
+
+def _run_export(config: ExportConfig, console: Console) -> None:
+    check_writable_folder("out", config.folder)
+    exported = export(config)
+    console.print(f"wrote {exported.folder}; use it with")
+    console.print(exported.usage, markup=False, highlight=False)
 
 
 def _run_sweep(config: SweepConfig, console: Console) -> None:
@@ -119,6 +193,15 @@ def _run_sweep(config: SweepConfig, console: Console) -> None:
         console.print(f"{config.out / 'sweep.nc'} and {picture}")
 
 
+_RUNNERS: dict[type, Callable[[Any, Console], None]] = {
+    QuickstartConfig: _run_quickstart,
+    FineTuneConfig: _run_fine_tune,
+    SweepConfig: _run_sweep,
+    DescribeConfig: _run_data_describe,
+    ExportConfig: _run_export,
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
@@ -132,12 +215,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # A log has no width of its own: leave room for the table.
     console = Console(width=None if sys.stdout.isatty() else 140)
     try:
-        if isinstance(config, SweepConfig):
-            _run_sweep(config, console)
-        else:
-            _run_quickstart(config, console)
+        _RUNNERS[type(config)](config, console)
     except OptionError as error:
         _fail(2, f"{_flag(error.option)} {_shown(error.value)}: give {error.allowed}")
+    except (ArtefactError, CheckpointError) as error:
+        _fail(2, str(error))
     except (NonFiniteError, OSError) as error:
         _fail(1, str(error))
     except KeyboardInterrupt:

@@ -11,11 +11,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` that becomes `path` if the block succeeds.
 
     Args:
-      path: the final file; untouched where the block fails.
+      path: the final file; untouched where the block fails. Its folder is made.
 
     Yields:
       The path to write to, in the same folder, so that the final rename is atomic.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
     try:
         yield temporary

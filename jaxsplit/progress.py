@@ -75,12 +75,24 @@ def sweep_progress(console: Console | None = None) -> Iterator[Callable[[str, in
     console = console or Console()
     if not console.is_terminal and not console.is_jupyter:
         console.width = 120  # a log has no width of its own
-    tasks: dict[str, TaskID] = {}
     with progress_bars(console) as bars:
+        yield stages(bars)
 
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total, unit=_UNITS[stage])
-            bars.update(tasks[stage], completed=done, total=total)
 
-        yield report
+def stages(bars: Progress) -> Callable[[str, int, int], None]:
+    """A bar per stage, made as soon as the stage reports.
+
+    Args:
+      bars: from `progress_bars`.
+
+    Returns:
+      A function of the stage's name, what is done and what there is to do.
+    """
+    tasks: dict[str, TaskID] = {}
+
+    def report(stage: str, done: int, total: int) -> None:
+        if stage not in tasks:
+            tasks[stage] = bars.add_task(stage, total=total, unit=_UNITS[stage])
+        bars.update(tasks[stage], completed=done, total=total)
+
+    return report

@@ -3,14 +3,42 @@
 import itertools
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from rich.table import Table
 
+from jaxsplit.federated import Scheme
+from jaxsplit.models import adapter_count, count
 from jaxsplit.results import Interval, mean_interval
 from jaxsplit.sweeps import over_seeds
 
 _MAX_ROWS = 60
+
+
+def trainable_line(scheme: Scheme, backbone: Any) -> str:
+    """How much of a model is trained, in a line.
+
+    PEFT's `print_trainable_parameters` says the same number for one device; of all parameters it
+    counts the head twice, the fresh one and the one it replaced.
+
+    Args:
+      scheme: the choices of the learning round.
+      backbone: frozen weights.
+
+    Returns:
+      The line.
+    """
+    assert scheme.model.lora is not None
+    features = jax.ShapeDtypeStruct((1, scheme.model.hidden_size), jnp.float32)
+    head = count(jax.eval_shape(scheme.head.init, jax.random.key(0), features))
+    adapters, frozen = adapter_count(backbone, scheme.model.lora), count(backbone)
+    share = (adapters + head) / (adapters + head + frozen)
+    return (
+        f"trained: {adapters:,} of the adapters + {head:,} of each head = {adapters + head:,}, "
+        f"{share:.3%} of {adapters + head + frozen:,}"
+    )
 
 
 def paired_difference(result: xr.Dataset, policy: str, reference: str) -> Interval:

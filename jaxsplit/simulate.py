@@ -37,6 +37,15 @@ class NonFiniteError(RuntimeError):
     """A training loss or a delay became infinite or NaN."""
 
 
+class _Data(NamedTuple):
+    """A data set on the accelerator."""
+
+    inputs: Any
+    labels: jax.Array
+    test_inputs: Any
+    test_labels: jax.Array
+
+
 class _Schedule(NamedTuple):
     """What the radio of a run does, before anything is learned."""
 
@@ -125,24 +134,25 @@ def run(
     network_params = as_arrays(network_params or network.default_params())
     learning_params = as_arrays(learning_params or LearningParams())
     # To the device once, not once per seed.
-    backbone, *data = (
-        jax.tree.map(jnp.asarray, tree)
-        for tree in (
-            backbone,
-            dataset.train_inputs,
-            dataset.train_labels,
-            dataset.test_inputs,
-            dataset.test_labels,
+    backbone = jax.tree.map(jnp.asarray, backbone)
+    data = _Data(
+        *(
+            jax.tree.map(jnp.asarray, tree)
+            for tree in (
+                dataset.train_inputs,
+                dataset.train_labels,
+                dataset.test_inputs,
+                dataset.test_labels,
+            )
         )
     )
-    on_device = Dataset(*data, label_names=dataset.label_names, task=dataset.task)
     runs = [
         _run_seed(
             seed,
             network,
             scheme,
             backbone,
-            on_device,
+            data,
             partitioner(seed, np.asarray(dataset.train_labels), network.num_devices),
             num_rounds=num_rounds,
             network_params=network_params,
@@ -162,7 +172,7 @@ def _run_seed(
     network: Network,
     scheme: Scheme,
     backbone: Any,
-    dataset: Dataset,
+    data: _Data,
     partition: Partition,
     *,
     num_rounds: int,
@@ -179,12 +189,12 @@ def _run_seed(
         keys = run_keys(seed)
         world = World(
             backbone=backbone,
-            inputs=dataset.train_inputs,
-            labels=dataset.train_labels,
+            inputs=data.inputs,
+            labels=data.labels,
             indices=jnp.asarray(partition.indices),
             sizes=jnp.asarray(partition.sizes),
-            test_inputs=dataset.test_inputs,
-            test_labels=dataset.test_labels,
+            test_inputs=data.test_inputs,
+            test_labels=data.test_labels,
         )
         sent = payload(scheme, world)
         bits = jnp.asarray(sent, jnp.result_type(float))

@@ -37,18 +37,29 @@ ALLOWED = {
     "results": {"costs", "federated", "files", "network", "scheduling"},
     "sweeps": {"catalogue", "files", "network", "options", "results", "scheduling", "wireless"},
     "progress": set(),
-    "describe_data": {"data", "files", "options", "plots", "results"},
-    "report": {"results", "sweeps"},
+    "report": {"federated", "models", "results", "sweeps"},
     "plots": {"data", "files", "results", "sweeps"},
     "simulate": {
         "compile_clock", "data", "federated", "network", "results", "wireless",
     },
-    "quickstart": {
-        "catalogue", "data", "federated", "files", "models", "network", "options", "results", "scheduling",
-        "simulate", "wireless",
+    "artefacts": {"federated", "files", "models"},
+    "learning_options": {
+        "catalogue", "federated", "network", "options", "scheduling", "wireless",
     },
+    "comparison": {
+        "artefacts", "data", "federated", "files", "learning_options", "results", "simulate",
+    },
+    "quickstart": {
+        "comparison", "data", "federated", "files", "learning_options", "models", "options",
+    },
+    "fine_tune": {
+        "artefacts", "comparison", "data", "federated", "learning_options", "models", "options",
+    },
+    "export": {"artefacts", "files", "models", "options"},
+    "describe_data": {"data", "files", "options", "plots"},
     "cli": {
-        "describe_data", "options", "plots", "progress", "quickstart", "report", "results", "simulate", "sweeps",
+        "artefacts", "describe_data", "export", "fine_tune", "learning_options", "models",
+        "options", "plots", "progress", "quickstart", "report", "results", "simulate", "sweeps",
     },
     "__init__": {"federated", "network", "simulate", "sweeps"},
 }  # fmt: skip

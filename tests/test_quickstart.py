@@ -14,6 +14,7 @@ import jaxsplit
 from jaxsplit import quickstart as module
 from jaxsplit.cli import main
 from jaxsplit.federated.chunk import run_chunk
+from jaxsplit.learning_options import POLICIES
 from jaxsplit.quickstart import QuickstartConfig, foundation_model, quickstart
 
 SHORT = {"rounds": 12, "seeds": 2, "evaluate_every": 5, "warmup_rounds": 20}
@@ -44,7 +45,7 @@ def test_result_is_labelled(result):
     assert result.sizes == {
         "policy": 5, "seed": 2, "round": 12, "eval_round": 4, "device": 20,
     }  # fmt: skip
-    assert list(result.policy.values) == list(module.POLICIES)
+    assert list(result.policy.values) == list(POLICIES)
     assert result.eval_round.values.tolist() == [0, 5, 10, 12]
     assert result.accuracy.dims == ("policy", "seed", "eval_round")
     assert result.delay.attrs["units"] == "s/bit"
@@ -230,7 +231,7 @@ def test_an_interrupted_run_resumes(user_cache, tmp_path, monkeypatch, capsys):
     assert stop.value.code == 130
     assert not (out / "quickstart.nc").exists()
     main([*arguments, "--out", str(out)])
-    assert ran == [module.POLICIES[name]() for name in ("greedy", "aaba", "aaba")]
+    assert ran == [POLICIES[name]() for name in ("greedy", "aaba", "aaba")]
     assert sorted(path.name for path in out.iterdir()) == ["quickstart.nc", "quickstart.png"]
     whole, resumed = (
         xr.load_dataset(folder / "quickstart.nc").drop_vars(["compile_s", "run_s"])
@@ -254,7 +255,7 @@ def test_a_diverging_run_says_where(cache_folder):
 
 
 @pytest.mark.parametrize(
-    ("policy", "power_dbm"), [("all_in", 1e5), *((policy, -1e5) for policy in module.POLICIES)]
+    ("policy", "power_dbm"), [("all_in", 1e5), *((policy, -1e5) for policy in POLICIES)]
 )
 def test_impossible_radio_says_so(policy, power_dbm, cache_folder):
     config = QuickstartConfig(**(SHORT | {"seeds": 1}), policies=(policy,), power_dbm=power_dbm)

@@ -1,6 +1,6 @@
 """One round of split federated fine-tuning with global adapters and personal heads (FedFT)."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -197,7 +197,8 @@ def _train_group(
         return model.server_forward(frozen.server, adapters, activations, key_dropout)
 
     def device_loss(head: Any, features: jax.Array, labels: jax.Array) -> jax.Array:
-        return scheme.task.loss(scheme.head.apply(head, features), labels).mean()
+        outputs = cast(jax.Array, scheme.head.apply(head, features))
+        return scheme.task.loss(outputs, labels).mean()
 
     def update_head(head: Any, state: Any, gradient: Any) -> tuple[Any, Any]:
         updates, state = optimizer.update(gradient, state, head)

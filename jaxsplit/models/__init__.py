@@ -4,7 +4,7 @@ from jaxsplit.models.base import Activations, Backbone
 from jaxsplit.models.bert import Bert
 from jaxsplit.models.checkpoint_files import CheckpointError
 from jaxsplit.models.heads import TASKS, LinearHead, MlpHead, Task, task_named
-from jaxsplit.models.lora import LoraConfig, LoraDense, count, merge, unmerge
+from jaxsplit.models.lora import LoraConfig, LoraDense, adapter_count, count, merge, unmerge
 from jaxsplit.models.pretrain import pretrain
 from jaxsplit.models.pretrained import Checkpoint, from_pretrained
 from jaxsplit.models.split import Halves, SplitModel, split, split_weights
@@ -25,6 +25,7 @@ __all__ = [
     "SplitModel",
     "Task",
     "ViT",
+    "adapter_count",
     "count",
     "from_pretrained",
     "merge",

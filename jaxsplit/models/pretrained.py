@@ -95,16 +95,18 @@ def from_pretrained(
     family = _family_of(config_json, folder)
     import transformers  # slow to import: only where a checkpoint is read
 
-    config = getattr(transformers, family.config_class).from_dict(config_json)
-    try:
-        fields = family.build(config)
-    except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: {error}") from None
-    tensors = _without_prefix(read_tensors(folder), family.prefix)
     pooling = pooling or family.pooling
-    model = family.backbone(**fields, pooling=pooling, dtype=dtype, remat=remat)
-    params = _to_tree(model, family, tensors, folder, config, image_size, param_dtype)
-    head = _head_of(family, model, tensors)
+    try:
+        config = getattr(transformers, family.config_class).from_dict(config_json)
+        fields = family.build(config)
+        model = family.backbone(**fields, pooling=pooling, dtype=dtype, remat=remat)
+        expected = _expected_shapes(model, config)
+    except Exception as error:  # what a senseless value breaks is anybody's
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{folder / 'config.json'}: {reason}") from None
+    tensors = _without_prefix(read_tensors(folder), family.prefix)
+    params = _to_tree(model, family, tensors, folder, expected, image_size, param_dtype)
+    head = _head_of(family, model, tensors, folder)
     names = getattr(config, "id2label", None) or {}
     labels = tuple(names[key] for key in sorted(names)) if head is not None else ()
     return Checkpoint(model, params, head, family, folder, str(name), labels)
@@ -164,11 +166,10 @@ def _to_tree(
     family: Family,
     tensors: dict[str, np.ndarray],
     folder: Path,
-    config: Any,
+    expected: dict[tuple[str, ...], tuple[int, ...]],
     image_size: int | None,
     param_dtype: DTypeLike,
 ) -> Any:
-    expected = _expected_shapes(model, config)
     flat, used, missing = {}, set(), []
     for path, names, _ in wanted_parts(model, family):
         found = next((name for name in names if name in tensors), None)
@@ -179,15 +180,14 @@ def _to_tree(
         tensor = tensors[found]
         if path == ("patch_embedding", "weight") and tensor.ndim == 4:
             tensor = tensor.transpose(0, 2, 3, 1).reshape(tensor.shape[0], -1)  # [D, P·P·C]
+        shape = expected.get(path)
+        if shape is not None and tensor.shape != shape:
+            raise CheckpointError(
+                f"{folder}: {found!r} has the shape {tensor.shape}, config.json asks for "
+                f"{shape}; the two files do not belong together"
+            )
         if path == ("position_embedding",) and image_size is not None:
-            tensor = resize_positions(tensor, image_size // config.patch_size)
-        else:
-            shape = expected.get(path)
-            if shape is not None and tensor.shape != shape:
-                raise CheckpointError(
-                    f"{folder}: {found!r} has the shape {tensor.shape}, config.json asks for "
-                    f"{shape}; the two files do not belong together"
-                )
+            tensor = resize_positions(tensor, image_size // model.patch_size)
         flat[path] = jnp.asarray(tensor, param_dtype)
     if missing:
         hint = ""
@@ -209,19 +209,29 @@ def _to_tree(
 def _expected_shapes(model: Backbone, config: Any) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Shapes by path, as the model would make them; nothing is computed."""
     if hasattr(model, "patch_size"):
-        side, channels = config.image_size, config.num_channels
-        inputs: Any = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+        size = config.image_size
+        height, width = size if isinstance(size, list | tuple) else (size, size)
+        inputs: Any = jax.ShapeDtypeStruct((1, height, width, config.num_channels), jnp.float32)
     else:
         inputs = {"input_ids": jax.ShapeDtypeStruct((1, 1), jnp.int32)}
     tree = jax.eval_shape(model.init, jax.random.key(0), inputs)["params"]
     return {path: leaf.shape for path, leaf in flatten_dict(tree).items()}
 
 
-def _head_of(family: Family, model: Backbone, tensors: dict[str, np.ndarray]) -> Any | None:
+def _head_of(
+    family: Family, model: Backbone, tensors: dict[str, np.ndarray], folder: Path
+) -> Any | None:
     """Weights of the checkpoint's own task head, in the layout of `family.make_head`."""
-    names = {part: f"{module}.weight" for part, module in family.head.items()}
-    if model.pooling != family.pooling or not set(names.values()) <= set(tensors):
+    names = {f"{m}.{leaf}" for m in family.head.values() for leaf in ("weight", "bias")}
+    if model.pooling != family.pooling or not names <= set(tensors):
         return None
+    for module in family.head.values():
+        shape = tensors[f"{module}.weight"].shape
+        if shape[1:] != (model.hidden_size,):
+            raise CheckpointError(
+                f"{folder}: '{module}.weight' has the shape {shape}, the backbone's features have "
+                f"{model.hidden_size} columns; the two do not belong together"
+            )
     return {
         "params": {
             part: {

@@ -3,14 +3,15 @@
 import math
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsplit.models import Bert, LoraConfig, LoraDense, ViT, count, merge, unmerge
+from jaxsplit.models import Bert, LoraConfig, LoraDense, count, merge, unmerge
 from jaxsplit.models.dense import Layer, merged_product, separate_product
-from jaxsplit.models.lora import TARGETS
+from jaxsplit.models.lora import TARGETS, apply_dense
 
 SCALE, RANK, WIDTH, OUT = 1.5, 2, 6, (5, 6, 7)
 
@@ -191,19 +192,24 @@ def test_dropout_is_unbiased_and_off_without_a_key():
     assert np.abs(error).max() < 4.5  # twelve normal numbers
 
 
-def test_dropout_leaves_the_frozen_weight_alone_and_layers_draw_apart(model):
-    lora = LoraConfig(2, 2.0, ("query", "key"), dropout=0.5)
-    bare = model.clone(num_hidden_layers=1, pooling="cls")
-    adapted = bare.with_adapters(lora)
-    images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 4, 1)), jnp.float32)
-    variables = adapted.init(jax.random.key(0), images)  # B is zero
-    rngs = {"dropout": jax.random.key(1)}
-    frozen = bare.apply({"params": variables["params"]}, images)
-    np.testing.assert_allclose(
-        adapted.apply(variables, images, rngs=rngs), frozen, rtol=1e-5, atol=1e-6
-    )
-    text = str(jax.make_jaxpr(lambda v: adapted.apply(v, images, rngs=rngs))(variables))
-    assert text.count("random_bits") == text.count("random_fold_in") / 1 or "random_bits" in text
+class Pair(nn.Module):
+    """Two adapted layers and a bare one on the same input."""
+
+    @nn.compact
+    def __call__(self, x):
+        lora = LoraConfig(2, 2.0, ("query", "key"), dropout=0.5)
+        return apply_dense(x, *(LoraDense(3, lora, name=n) for n in ("query", "key", "value")))
+
+
+def test_layers_draw_their_dropout_apart_and_bare_ones_none():
+    rng = np.random.default_rng(0)
+    weight, adapter = random(rng, 3, 5), {"a": random(rng, 2, 5), "b": random(rng, 3, 2)}
+    params = {n: {"weight": weight, "bias": jnp.zeros(3)} for n in ("query", "key", "value")}
+    variables = {"params": params, "lora": {"query": adapter, "key": adapter}}
+    x, keys = random(rng, 4, 5), {"dropout": jax.random.key(1)}
+    query, key, value = Pair().apply(variables, x, rngs=keys)
+    assert np.any(query != key)
+    np.testing.assert_array_equal(value, Pair().apply(variables, x)[2])
 
 
 # -- fresh adapters, merging -----------------------------------------------------------------------
@@ -211,13 +217,20 @@ def test_dropout_leaves_the_frozen_weight_alone_and_layers_draw_apart(model):
 
 def test_fresh_adapters_change_nothing(model):
     images = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 6, 2)), jnp.float32)
+    model = model.clone(num_hidden_layers=1)
     adapted = model.with_adapters()
-    variables = jax.jit(adapted.init)(jax.random.key(1), images)
-    assert all(np.any(part["a"]) for part in variables["lora"]["blocks_0"]["attention"].values())
-    np.testing.assert_array_equal(
-        jax.jit(adapted.apply)(variables, images),
-        jax.jit(model.apply)({"params": variables["params"]}, images),
-    )
+
+    @jax.jit
+    def run(key):
+        fresh = adapted.init(key, images)
+        bare = model.apply({"params": fresh["params"]}, images)
+        return fresh["lora"], adapted.apply(fresh, images), bare
+
+    adapters, ours, bare = run(jax.random.key(1))
+    np.testing.assert_array_equal(ours, bare)
+    for part in (*adapters["blocks_0"]["attention"].values(), adapters["pooler"]):
+        assert np.all(part["a"] != 0)
+        assert np.all(part["b"] == 0)
 
 
 def test_adapters_and_bare_model_share_weights(case):
@@ -235,9 +248,7 @@ def test_merged_weights_are_the_adapted_model(case):
     np.testing.assert_allclose(bare, adapted, rtol=2e-5, atol=5e-6)
     back = unmerge(merged_weights, case.adapters, lora)
     chex.assert_trees_all_close(back, case.params, rtol=0, atol=2e-6)
-    assert merged_weights["word_embedding" if "word_embedding" in case.params else "cls_token"] is (
-        case.params["word_embedding" if "word_embedding" in case.params else "cls_token"]
-    )
+    assert merged_weights["position_embedding"] is case.params["position_embedding"]  # shared
 
 
 def test_merging_keeps_the_dtype_of_the_weights():
@@ -300,4 +311,3 @@ def test_wrong_adapters_are_named(model):
         LoraConfig(targets=())
     with pytest.raises(ValueError, match=r"dropout=1\.0"):
         LoraConfig(dropout=1.0)
-    assert isinstance(model, ViT)

@@ -1,0 +1,278 @@
+"""`jaxsplit run`: fine-tune a checkpoint on a data set over a simulated wireless network."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import jax.numpy as jnp
+import optax
+import xarray as xr
+from jax.typing import ArrayLike
+
+from jaxsplit.artefacts import RunCard, save_card, weights_path
+from jaxsplit.comparison import compare_policies
+from jaxsplit.data import (
+    Dataset,
+    ImageTransform,
+    Partitioner,
+    digits,
+    load,
+    partitioner_named,
+)
+from jaxsplit.data.sources.base import Progress
+from jaxsplit.federated import Scheme, fedft
+from jaxsplit.learning_options import POLICIES, LearningOptions, clipped_sgd
+from jaxsplit.models import Checkpoint, LoraConfig, ViT, from_pretrained
+from jaxsplit.models.lora import TARGETS
+from jaxsplit.options import OptionError, check_options, number, some_of, whole
+
+
+def _clipped(
+    rule: Callable[[ArrayLike], optax.GradientTransformation], learning_rate: ArrayLike
+) -> optax.GradientTransformation:
+    return optax.chain(optax.clip_by_global_norm(1.0), rule(learning_rate))
+
+
+#: Optimizers by name; each maps a learning rate to an optax optimizer and clips at norm 1.
+OPTIMIZERS: dict[str, Callable[[ArrayLike], optax.GradientTransformation]] = {
+    "sgd": clipped_sgd,
+    "momentum": functools.partial(_clipped, functools.partial(optax.sgd, momentum=0.9)),
+    "adam": functools.partial(_clipped, optax.adam),
+    "adamw": functools.partial(_clipped, optax.adamw),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuneConfig(LearningOptions):
+    """Fine-tune a BERT, RoBERTa, DistilBERT or ViT checkpoint over a simulated wireless network.
+
+    FedFT: the devices embed, the server encodes with global adapters, each device has a head of
+    its own. The trained adapters and heads are kept; `jaxsplit export` hands them on.
+    """
+
+    model: str
+    """Checkpoint: a folder, an id on the Hugging Face hub, or minilm (extra [minilm])."""
+    data: str
+    """Data set: sst2, mrpc, cifar10 ... or its folder, or owner/name on the Hugging Face hub."""
+    out: Path = Path("results/run")
+    """Folder for run.nc, run.png, run.json and weights. The same command resumes there."""
+    policies: Annotated[tuple[str, ...], some_of(POLICIES)] = ("lyapunov_bound",)
+    """Scheduling policies to compare."""
+    seeds: Annotated[int, whole(1)] = 1
+    """Independent runs of each policy, with common seeds 0, 1, ..."""
+    data_dir: Path | None = None
+    """Folder of your data sets; $JAXSPLIT_DATA by default."""
+    partition: str = "iid"
+    """Who holds what: iid, dirichlet:0.5, shards:2, power_law:1.2 or file:partition.npz."""
+    max_train: Annotated[int | None, whole(1).or_none()] = None
+    """Training samples to keep; all by default."""
+    max_test: Annotated[int | None, whole(1).or_none()] = None
+    """Test samples to keep; all by default."""
+    max_length: Annotated[int | None, whole(1).or_none()] = None
+    """Tokens of a text; the longest text's by default."""
+    image_size: Annotated[int | None, whole(1).or_none()] = None
+    """Side of the images that a ViT sees, pixels; the checkpoint's by default."""
+    augment: bool = False
+    """Crop (after padding an eighth of the side) and flip training images at random."""
+    pooling: Literal["pooler", "cls", "mean"] | None = None
+    """Features of a text or image; by default what transformers' classes read."""
+    lora_targets: Annotated[tuple[str, ...] | None, some_of(TARGETS).or_none()] = None
+    """Layers with adapters; query, key, value and the pooler, if there is one, by default."""
+    lora_dropout: Annotated[float, number(at_least=0, at_most=0.99)] = 0.0
+    """Share of the adapters' inputs that is set to zero in training."""
+    optimizer: Literal["sgd", "momentum", "adam", "adamw"] = "sgd"
+    """Optimizer of adapters and heads; gradients are clipped at norm 1."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Numbers of the computation; weights of the backbone are kept in it, too."""
+    remat: bool = False
+    """Recompute blocks on the way back instead of keeping their activations."""
+    devices_per_step: Annotated[int, whole(1)] = 4
+    """Devices that the server encodes at once: memory against speed."""
+
+    def check(self) -> None:
+        """Check what needs neither the checkpoint nor the data.
+
+        Raises:
+          OptionError: for the first wrong value.
+        """
+        check_options(self)
+        self.partitioner()
+
+    def partitioner(self) -> Partitioner:
+        """Who holds what.
+
+        Raises:
+          OptionError: an unknown partitioner.
+        """
+        try:
+            return partitioner_named(self.partition)
+        except ValueError as error:
+            allowed = str(error).removeprefix("give ")
+            raise OptionError("partition", self.partition, allowed) from error
+
+    def lora(self, checkpoint: Checkpoint) -> LoraConfig:
+        """The adapters' configuration.
+
+        Raises:
+          OptionError: a target that the backbone has not.
+        """
+        targets = self.lora_targets or checkpoint.model.default_targets()
+        lora = LoraConfig(self.lora_rank, self.lora_alpha, targets, dropout=self.lora_dropout)
+        try:
+            checkpoint.model.with_adapters(lora)
+        except ValueError as error:
+            raise OptionError("lora_targets", self.lora_targets, str(error)) from None
+        return lora
+
+
+class Prepared(NamedTuple):
+    """A checkpoint and its data, ready to run."""
+
+    checkpoint: Checkpoint
+    dataset: Dataset
+    scheme: Scheme
+
+
+def prepare(config: FineTuneConfig, progress: Progress | None = None) -> Prepared:
+    """Read checkpoint and data, and check that they go together.
+
+    Args:
+      config: the options.
+      progress: is told (stage, done, total) while data is decoded.
+
+    Returns:
+      What a run needs.
+
+    Raises:
+      OptionError: an option that is wrong, or wrong for this checkpoint or data set.
+      CheckpointError, ValueError: a checkpoint or a data set that cannot be read.
+    """
+    config.check()
+    checkpoint = from_pretrained(
+        config.model,
+        pooling=config.pooling,
+        image_size=config.image_size,
+        dtype=jnp.dtype(config.dtype),
+        param_dtype=jnp.dtype(config.dtype),
+        remat=config.remat,
+    )
+    sees_images = isinstance(checkpoint.model, ViT)
+    dataset = _load(config, checkpoint, sees_images, progress)
+    if sees_images == isinstance(dataset.train_inputs, dict):
+        kinds = ("images", "texts") if sees_images else ("texts", "images")
+        raise OptionError(
+            "data", config.data, f"{kinds[0]}, which {config.model} reads; these are {kinds[1]}"
+        )
+    samples = len(dataset.train_labels)
+    if config.devices > samples:
+        raise OptionError("devices", config.devices, f"1 to {samples}, the training samples")
+    scheme = fedft(
+        checkpoint.model,
+        dataset.num_outputs,
+        lora=config.lora(checkpoint),
+        head=checkpoint.make_head(dataset.num_outputs),
+        task=dataset.task,
+        transform=_transform(config, checkpoint) if sees_images else None,
+        batch_size=config.batch_size,
+        optimizer=OPTIMIZERS[config.optimizer],
+        devices_per_step=config.devices_per_step,
+    )
+    return Prepared(checkpoint, dataset, scheme)
+
+
+def _load(
+    config: FineTuneConfig, checkpoint: Checkpoint, sees_images: bool, progress: Progress | None
+) -> Dataset:
+    if config.data == "digits":
+        return digits()
+    try:
+        return load(
+            config.data,
+            data_dir=config.data_dir,
+            tokenizer=None if sees_images else checkpoint.folder,
+            max_length=config.max_length,
+            max_train=config.max_train,
+            max_test=config.max_test,
+            progress=progress,
+        )
+    except (ValueError, OSError) as error:
+        raise OptionError("data", config.data, f"a data set that can be read ({error})") from error
+
+
+def _transform(config: FineTuneConfig, checkpoint: Checkpoint) -> ImageTransform:
+    try:
+        transform = ImageTransform.from_checkpoint(checkpoint.folder)
+    except (ValueError, OSError) as error:
+        allowed = f"a checkpoint with a plain image processor ({error})"
+        raise OptionError("model", config.model, allowed) from error
+    size = config.image_size or transform.image_size
+    padding = size // 8 if config.augment and size else 0
+    return dataclasses.replace(
+        transform, image_size=size, crop_padding=padding, flip=config.augment
+    )
+
+
+def fine_tune(
+    config: FineTuneConfig,
+    prepared: Prepared,
+    progress: Callable[[str, int], None] = lambda policy, rounds: None,
+    *,
+    resume_folder: Path | None = None,
+) -> xr.Dataset:
+    """Fine-tune under every policy, and keep what was trained.
+
+    Args:
+      config: the options.
+      prepared: from `prepare`.
+      progress: called with the policy and the number of rounds just done.
+      resume_folder: keeps each finished policy; a run of the same options takes it from there.
+
+    Returns:
+      A data set with dimensions policy, seed, round, eval_round and device. Where a
+      `resume_folder` is given, `config.out` holds the weights and `run.json`.
+
+    Raises:
+      OptionError: the partition does not fit the data.
+      NonFiniteError: the training diverged, or a delay is not finite.
+    """
+    checkpoint, dataset, scheme = prepared
+    try:
+        config.partitioner()(0, dataset.train_labels, config.devices)
+    except ValueError as error:
+        allowed = f"one that fits the data ({error})"
+        raise OptionError("partition", config.partition, allowed) from error
+    result = compare_policies(
+        config,
+        f"FedFT: {config.model} on {config.data}, {config.partition} over {config.devices} devices",
+        scheme,
+        checkpoint.params,
+        dataset,
+        partitioner=config.partitioner(),
+        progress=progress,
+        resume_folder=resume_folder,
+        keep_weights=functools.partial(weights_path, config.out),
+    )
+    if resume_folder is not None:
+        save_card(config.out, _card(config, prepared))
+    return result
+
+
+def _card(config: FineTuneConfig, prepared: Prepared) -> RunCard:
+    checkpoint, dataset, scheme = prepared
+    assert scheme.model.lora is not None
+    is_local = Path(config.model).expanduser().is_dir()
+    return RunCard(
+        checkpoint=str(checkpoint.folder.resolve()) if is_local else config.model,
+        pooling=checkpoint.model.pooling,
+        image_size=config.image_size,
+        lora=scheme.model.lora,
+        task=dataset.task,
+        num_outputs=dataset.num_outputs,
+        label_names=dataset.label_names,
+        policies=config.policies,
+        seeds=config.seeds,
+        configuration=dataclasses.asdict(config),
+    )
