@@ -145,7 +145,7 @@ def load_card(folder: Path) -> RunCard:
         for name in ("label_names", "policies"):
             content[name] = tuple(content[name])
         return RunCard(**{name: content[name] for name in names})
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ArtefactError(
             f"{path} is missing: give the --out folder of a finished `jaxsplit run`"
         ) from None

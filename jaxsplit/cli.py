@@ -162,7 +162,6 @@ def _run_data_describe(config: DescribeConfig, console: Console) -> None:
 
 
 def _run_export(config: ExportConfig, console: Console) -> None:
-    check_writable_folder("out", config.folder)
     exported = export(config)
     console.print(f"wrote {exported.folder}; use it with")
     console.print(exported.usage, markup=False, highlight=False)

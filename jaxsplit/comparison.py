@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import platform
 import shutil
@@ -100,10 +101,10 @@ def compare_policies(
             if kept:
                 kept.mkdir(parents=True, exist_ok=True)
                 save(runs[-1], kept / "result.nc")  # last: its presence says that all is there
-        if kept and keep_weights:
-            for seed in range(config.seeds):
-                with atomic_path(keep_weights(policy, seed)) as path:
-                    shutil.copyfile(_file(kept, seed), path)
+    if resume_folder and keep_weights:  # all at once: those of an earlier run stay together, too
+        for policy, seed in itertools.product(config.policies, range(config.seeds)):
+            with atomic_path(keep_weights(policy, seed)) as path:
+                shutil.copyfile(_file(resume_folder / f"{policy}-{key}", seed), path)
     result = xr.concat(runs, dim=xr.Variable("policy", list(config.policies)))
     return result.assign_attrs(setting)
 

@@ -10,7 +10,7 @@ from jaxsplit.artefacts import RunCard, load_card, load_weights, mean_head
 from jaxsplit.files import atomic_path
 from jaxsplit.models import Checkpoint, from_pretrained
 from jaxsplit.models.peft import export_peft
-from jaxsplit.options import OptionError, check_options, whole
+from jaxsplit.options import OptionError, check_options, check_writable_folder, whole
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def export(config: ExportConfig) -> Exported:
       The folder, and the code that loads it.
 
     Raises:
-      OptionError: a policy, seed or device that the run has not.
+      OptionError: a policy, seed or device that the run has not; a folder that cannot be written.
       ArtefactError: the run's folder is not complete.
       CheckpointError: the checkpoint that was fine-tuned cannot be read any more.
       OSError: the folder cannot be written.
@@ -77,6 +77,7 @@ def export(config: ExportConfig) -> Exported:
     else:
         head = jax.tree.map(lambda leaf: leaf[device], weights.heads)
     checkpoint = from_pretrained(card.checkpoint, pooling=card.pooling, image_size=card.image_size)
+    check_writable_folder("out", config.folder)  # last: a wrong option leaves nothing behind
     export_peft(
         config.folder,
         checkpoint,
@@ -85,7 +86,7 @@ def export(config: ExportConfig) -> Exported:
         head,
         transformers_4=config.transformers == "4",
     )
-    usage = _usage(card, checkpoint, config.folder)
+    usage = _usage(card, checkpoint, config.folder.resolve())
     with atomic_path(config.folder / "README.md") as path:
         whose = "the mean head" if device is None else f"the head of device {device}"
         path.write_text(
@@ -108,7 +109,7 @@ def _usage(card: RunCard, checkpoint: Checkpoint, folder: Path) -> str:
         f"from transformers import {auto}",
         "from peft import PeftModel",
         "",
-        f"base = {auto}.from_pretrained({card.checkpoint!r}{extra})",
+        f"base = {auto}.from_pretrained({checkpoint.source!r}{extra})",
         f"model = PeftModel.from_pretrained(base, {str(folder)!r}).eval()",
     ]
     if model.pooling != family.pooling:

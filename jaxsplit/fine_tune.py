@@ -5,11 +5,13 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, cast
 
+import jax
 import jax.numpy as jnp
 import optax
 import xarray as xr
+from flax.errors import FlaxError
 from jax.typing import ArrayLike
 
 from jaxsplit.artefacts import RunCard, save_card, weights_path
@@ -25,7 +27,7 @@ from jaxsplit.data import (
 from jaxsplit.data.sources.base import Progress
 from jaxsplit.federated import Scheme, fedft
 from jaxsplit.learning_options import POLICIES, LearningOptions, clipped_sgd
-from jaxsplit.models import Checkpoint, LoraConfig, ViT, from_pretrained
+from jaxsplit.models import Bert, Checkpoint, LoraConfig, ViT, from_pretrained
 from jaxsplit.models.lora import TARGETS
 from jaxsplit.options import OptionError, check_options, number, some_of, whole
 
@@ -83,12 +85,18 @@ class FineTuneConfig(LearningOptions):
     """Layers with adapters; query, key, value and the pooler, if there is one, by default."""
     lora_dropout: Annotated[float, number(at_least=0, at_most=0.99)] = 0.0
     """Share of the adapters' inputs that is set to zero in training."""
-    optimizer: Literal["sgd", "momentum", "adam", "adamw"] = "sgd"
+    adapter_learning_rate: Annotated[float, number(above=0)] = 2e-3
+    """Learning rate of the global adapters."""
+    head_learning_rate: Annotated[float, number(above=0)] = 1e-2
+    """Learning rate of the personal heads."""
+    optimizer: Literal["sgd", "momentum", "adam", "adamw"] = "adam"
     """Optimizer of adapters and heads; gradients are clipped at norm 1."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Numbers of the computation; weights of the backbone are kept in it, too."""
     remat: bool = False
     """Recompute blocks on the way back instead of keeping their activations."""
+    fused_attention: bool = False
+    """Attention through cuDNN's fused kernel: NVIDIA GPUs, with --dtype bfloat16."""
     devices_per_step: Annotated[int, whole(1)] = 4
     """Devices that the server encodes at once: memory against speed."""
 
@@ -100,6 +108,8 @@ class FineTuneConfig(LearningOptions):
         """
         check_options(self)
         self.partitioner()
+        if self.fused_attention and (self.dtype != "bfloat16" or jax.default_backend() != "gpu"):
+            raise OptionError("fused_attention", True, "it with --dtype bfloat16 on an NVIDIA GPU")
 
     def partitioner(self) -> Partitioner:
         """Who holds what.
@@ -121,10 +131,10 @@ class FineTuneConfig(LearningOptions):
         """
         targets = self.lora_targets or checkpoint.model.default_targets()
         lora = LoraConfig(self.lora_rank, self.lora_alpha, targets, dropout=self.lora_dropout)
-        try:
-            checkpoint.model.with_adapters(lora)
-        except ValueError as error:
-            raise OptionError("lora_targets", self.lora_targets, str(error)) from None
+        if not set(targets) <= set(allowed := checkpoint.model.lora_targets()):
+            pooling = checkpoint.model.pooling
+            text = f"some of {', '.join(allowed)}, the layers there are with pooling {pooling}"
+            raise OptionError("lora_targets", targets, text)
         return lora
 
 
@@ -158,6 +168,7 @@ def prepare(config: FineTuneConfig, progress: Progress | None = None) -> Prepare
         dtype=jnp.dtype(config.dtype),
         param_dtype=jnp.dtype(config.dtype),
         remat=config.remat,
+        fused_attention=config.fused_attention,
     )
     sees_images = isinstance(checkpoint.model, ViT)
     dataset = _load(config, checkpoint, sees_images, progress)
@@ -175,11 +186,12 @@ def prepare(config: FineTuneConfig, progress: Progress | None = None) -> Prepare
         lora=config.lora(checkpoint),
         head=checkpoint.make_head(dataset.num_outputs),
         task=dataset.task,
-        transform=_transform(config, checkpoint) if sees_images else None,
+        transform=_transform(config, checkpoint, dataset) if sees_images else None,
         batch_size=config.batch_size,
         optimizer=OPTIMIZERS[config.optimizer],
         devices_per_step=config.devices_per_step,
     )
+    _check_inputs(config, checkpoint, dataset, scheme)
     return Prepared(checkpoint, dataset, scheme)
 
 
@@ -202,17 +214,58 @@ def _load(
         raise OptionError("data", config.data, f"a data set that can be read ({error})") from error
 
 
-def _transform(config: FineTuneConfig, checkpoint: Checkpoint) -> ImageTransform:
+def _transform(config: FineTuneConfig, checkpoint: Checkpoint, dataset: Dataset) -> ImageTransform:
     try:
         transform = ImageTransform.from_checkpoint(checkpoint.folder)
     except (ValueError, OSError) as error:
         allowed = f"a checkpoint with a plain image processor ({error})"
         raise OptionError("model", config.model, allowed) from error
-    size = config.image_size or transform.image_size
-    padding = size // 8 if config.augment and size else 0
+    stored = dataset.train_inputs.shape[1]  # crops are taken before resizing
     return dataclasses.replace(
-        transform, image_size=size, crop_padding=padding, flip=config.augment
+        transform,
+        image_size=config.image_size or transform.image_size,
+        crop_padding=stored // 8 if config.augment else 0,
+        flip=config.augment,
     )
+
+
+def _check_inputs(
+    config: FineTuneConfig, checkpoint: Checkpoint, dataset: Dataset, scheme: Scheme
+) -> None:
+    """The model's tables hold all tokens, or its patches and positions fit the images."""
+    model = checkpoint.model
+    if isinstance(model, Bert):
+        splits = (dataset.train_inputs, dataset.test_inputs)
+        length = dataset.train_inputs["input_ids"].shape[1]
+        positions = model.max_position_embeddings - (model.first_position or 0)
+        if length > positions:
+            allowed = f"1 to {positions}, the positions of {config.model}"
+            raise OptionError("max_length", length, allowed)
+        for name, rows in (
+            ("input_ids", model.vocab_size),
+            ("token_type_ids", model.type_vocab_size),
+        ):
+            highest = max(int(inputs[name].max()) if name in inputs else 0 for inputs in splits)
+            if rows and highest >= rows:
+                allowed = (
+                    f"one with its own tokenizer ({name} {highest}, its table has {rows} rows)"
+                )
+                raise OptionError("model", config.model, allowed)
+        return
+    shape = dataset.train_inputs.shape[1:]
+    sample = jax.ShapeDtypeStruct((1, *shape), dataset.train_inputs.dtype)
+
+    def run(images: jax.Array) -> jax.Array:
+        prepared = images if scheme.transform is None else scheme.transform(images)
+        return cast(jax.Array, model.apply({"params": checkpoint.params}, prepared))
+
+    try:
+        jax.eval_shape(run, sample)
+    except (ValueError, FlaxError) as error:
+        reason = str(error).split(" (https")[0].rstrip(".")
+        height, width, channels = shape
+        allowed = f"images that {config.model} reads, not {height}×{width}×{channels} ({reason})"
+        raise OptionError("data", config.data, allowed) from error
 
 
 def fine_tune(
@@ -263,9 +316,9 @@ def fine_tune(
 def _card(config: FineTuneConfig, prepared: Prepared) -> RunCard:
     checkpoint, dataset, scheme = prepared
     assert scheme.model.lora is not None
-    is_local = Path(config.model).expanduser().is_dir()
+    is_here = config.model == "minilm" or Path(config.model).expanduser().is_dir()
     return RunCard(
-        checkpoint=str(checkpoint.folder.resolve()) if is_local else config.model,
+        checkpoint=str(checkpoint.folder.resolve()) if is_here else config.model,
         pooling=checkpoint.model.pooling,
         image_size=config.image_size,
         lora=scheme.model.lora,

@@ -17,13 +17,38 @@ def cross_entropy(logits: jax.Array, label: int) -> jax.Array:
     return jax.numpy.log(jax.numpy.sum(jax.numpy.exp(logits))) - logits[label]
 
 
+def squared_error(outputs: jax.Array, label: float) -> jax.Array:
+    """(ŷ − y)² of a regression's only output."""
+    return (outputs[0] - label) ** 2
+
+
+def head_outputs(head: Any, features: jax.Array, scheme: Scheme) -> jax.Array:
+    """Outputs of a head for the features [D] of one sample: one dense layer, or two."""
+    layers = head["params"]
+    if "hidden" in layers:
+        hidden = features @ layers["hidden"]["kernel"] + layers["hidden"]["bias"]
+        is_relu = scheme.head.activation == "relu"
+        features = jax.numpy.maximum(hidden, 0) if is_relu else jax.numpy.tanh(hidden)
+    return features @ layers["out"]["kernel"] + layers["out"]["bias"]
+
+
 def device_loss(
-    adapters: Any, head: Any, inputs: jax.Array, labels: list[int], scheme: Scheme, world: World
+    adapters: Any,
+    head: Any,
+    inputs: Any,
+    labels: list[float],
+    scheme: Scheme,
+    world: World,
+    key_dropout: jax.Array | None = None,
 ) -> jax.Array:
     """F_n of a mini-batch through the whole, unsplit model."""
-    features = scheme.model.apply({"params": world.backbone, "lora": adapters}, inputs)
-    weight, bias = head["params"]["out"]["kernel"], head["params"]["out"]["bias"]
-    losses = [cross_entropy(features[i] @ weight + bias, label) for i, label in enumerate(labels)]
+    rngs = None if key_dropout is None else {"dropout": key_dropout}
+    variables = {"params": world.backbone, "lora": adapters}
+    features = scheme.model.apply(variables, inputs, rngs=rngs)
+    loss = squared_error if scheme.task.metric_name == "pearson" else cross_entropy
+    losses = [
+        loss(head_outputs(head, features[i], scheme), label) for i, label in enumerate(labels)
+    ]
     return sum(losses[1:], losses[0]) / len(losses)
 
 
@@ -44,12 +69,15 @@ def reference_round(
     scheduled = [n for n in range(len(mask)) if mask[n]]
     total, losses = jax.tree.map(lambda leaf: 0 * leaf, state.adapters), []
     for n in scheduled:
-        batch = draw_batch(
-            jax.random.fold_in(key, n), world.indices[n], world.sizes[n], scheme.batch_size
-        )
-        labels = [int(world.labels[i]) for i in batch]
+        key_n = jax.random.fold_in(key, n)
+        batch = draw_batch(key_n, world.indices[n], world.sizes[n], scheme.batch_size)
+        inputs = jax.tree.map(lambda leaf, batch=batch: leaf[batch], world.inputs)
+        if scheme.transform is not None:
+            inputs = scheme.transform.augment(jax.random.fold_in(key_n, 1), inputs)
+        key_dropout = jax.random.fold_in(key_n, 2) if scheme.model.lora.dropout else None
+        labels = [world.labels[i].item() for i in batch]
         loss, (adapter_gradient, head_gradient) = jax.value_and_grad(device_loss, argnums=(0, 1))(
-            state.adapters, heads[n], world.inputs[batch], labels, scheme, world
+            state.adapters, heads[n], inputs, labels, scheme, world, key_dropout
         )
         heads[n] = jax.tree.map(
             lambda theta, g: theta - params.head_learning_rate * g, heads[n], head_gradient

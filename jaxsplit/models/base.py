@@ -39,6 +39,7 @@ class Backbone(nn.Module, kw_only=True):
       lora: adapters; None for the bare backbone.
       dtype: of the computation, apart from the weights' own.
       remat: recompute each block on the way back instead of keeping its activations.
+      fused_attention: cuDNN's fused kernel, for NVIDIA GPUs and 16-bit `dtype`.
     """
 
     hidden_size: int
@@ -52,6 +53,7 @@ class Backbone(nn.Module, kw_only=True):
     lora: LoraConfig | None = None
     dtype: DTypeLike = jnp.float32
     remat: bool = False
+    fused_attention: bool = False
 
     pre_norm = True
 
@@ -59,6 +61,11 @@ class Backbone(nn.Module, kw_only=True):
         """Name the parts; `split` relies on these names."""
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling={self.pooling!r}: choose one of {', '.join(POOLINGS)}")
+        if self.fused_attention and jnp.dtype(self.dtype).itemsize != 2:
+            raise ValueError(
+                f"fused_attention=True with dtype={jnp.dtype(self.dtype).name}: the kernel takes "
+                "bfloat16 or float16"
+            )
         block = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
         self.blocks = [
             block(
@@ -70,6 +77,7 @@ class Backbone(nn.Module, kw_only=True):
                 self.qkv_bias,
                 self.lora,
                 self.dtype,
+                self.fused_attention,
             )
             for _ in range(self.num_hidden_layers)
         ]
@@ -117,6 +125,10 @@ class Backbone(nn.Module, kw_only=True):
     def __call__(self, inputs: Any) -> jax.Array:
         """Features [B, D] of a mini-batch."""
         return self.features(self.embed(inputs))
+
+    def init_adapters(self, seed: int, inputs: Any) -> Any:
+        """Fresh adapters, the `lora` collection, for inputs like a sample mini-batch."""
+        return self.init(jax.random.key(seed), inputs)["lora"]
 
     def lora_targets(self) -> tuple[str, ...]:
         """The layers of this backbone that may carry an adapter."""

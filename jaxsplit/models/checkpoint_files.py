@@ -102,7 +102,7 @@ def read_tensors(folder: Path, stem: str = "model") -> dict[str, np.ndarray]:
         tensors: dict[str, np.ndarray] = {}
         for shard in sorted(set(shards.values())):
             if Path(shard).name != shard or not shard.endswith(".safetensors"):
-                raise CheckpointError(f"{index} names {shard!r}, which is no weight file of its folder")
+                raise CheckpointError(f"{index} names {shard!r}, no weight file of its folder")
             if not (folder / shard).exists():
                 raise CheckpointError(f"{folder / shard} is missing, but {index.name} names it")
             tensors |= _read_safetensors(folder / shard)

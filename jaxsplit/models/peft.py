@@ -26,15 +26,23 @@ _ROOT = "base_model.model"
 _HEAD_FILE = "head.safetensors"  # of a head that no class of transformers has
 _FACTORS = {"a": "lora_A", "b": "lora_B"}
 
-# Settings of PEFT under which an adapter is more, or other, than W + α/r·B·A.
+# Settings of PEFT under which an adapter is more, or other, than W + α/r·B·A; what is allowed.
 _PLAIN: dict[str, tuple[Any, ...]] = {
+    "alora_invocation_tokens": (None,),
     "alpha_pattern": ({}, None),
+    "arrow_config": (None,),
     "rank_pattern": ({}, None),
     "bias": ("none", None),
     "fan_in_fan_out": (False, None),
+    # Others, such as "pissa", put the adapter's start into the frozen weights.
+    "init_lora_weights": (True, False, None, "gaussian", "orthogonal", "eva"),
+    "kasa_config": (None,),
     "layer_replication": (None,),
     "lora_bias": (False, None),
+    "monteclora_config": (None,),
+    "target_parameters": (None, []),
     "trainable_token_indices": (None,),
+    "use_bdlora": (None, False),
     "use_dora": (False, None),
     "use_qalora": (False, None),
     "use_rslora": (False, None),
@@ -50,10 +58,16 @@ class Adapter(NamedTuple):
 
 
 def _modules(model: Backbone, family: Family, *, legacy: bool = False) -> Iterator[tuple[str, str]]:
-    """Each dense layer of a backbone: its path in our tree and its module in transformers."""
+    """Each layer that may carry an adapter: its path in our tree, its module in transformers."""
+    targets = model.lora_targets()
+    for part, module in _dense(model, family, legacy=legacy):
+        if part.rsplit("/", 1)[-1] in targets:
+            yield part, module
+
+
+def _dense(model: Backbone, family: Family, *, legacy: bool) -> Iterator[tuple[str, str]]:
+    """Each dense layer that transformers has, whether or not this backbone reads the pooler."""
     for part, names in family.dense.items():
-        if part == "pooler" and model.pooling != "pooler":
-            continue
         for i in range(model.num_hidden_layers) if "{i}" in part else (0,):
             yield part.format(i=i), names[-1 if legacy else 0].format(i=i)
 
@@ -108,13 +122,14 @@ def export_peft(
         for part in parts
         for ours, which in _FACTORS.items()
     }
-    config = _adapter_config(
-        checkpoint, lora, {modules[part] for part in parts}, set(modules.values()), in_class
-    )
+    everything = {module for _, module in _dense(model, family, legacy=transformers_4)}
+    wanted = {modules[part] for part in parts}
+    config = _adapter_config(checkpoint, lora, wanted, everything, in_class)
     head_tensors = _head_tensors(family if in_class else None, head)
     folder.mkdir(parents=True, exist_ok=True)
     if in_class:
         tensors |= {f"{_ROOT}.{name}": tensor for name, tensor in head_tensors.items()}
+        (folder / _HEAD_FILE).unlink(missing_ok=True)  # of another model that was here before
     else:
         with atomic_path(folder / _HEAD_FILE) as path:
             save_file(head_tensors, path)
@@ -132,7 +147,7 @@ def _adapter_config(
     return {
         "peft_type": "LORA",
         "task_type": family.peft_task if in_class else "FEATURE_EXTRACTION",
-        "base_model_name_or_path": checkpoint.name,
+        "base_model_name_or_path": checkpoint.source,
         "r": lora.rank,
         "lora_alpha": int(lora.alpha) if lora.alpha == int(lora.alpha) else lora.alpha,
         "lora_dropout": lora.dropout,
@@ -188,18 +203,24 @@ def import_peft(folder: str | Path, checkpoint: Checkpoint) -> Adapter:
     prefix = f"{checkpoint.family.prefix}."
     tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     adapters, used = _adapters_of(tensors, checkpoint, folder)
-    head, of_head = _head_of(tensors, checkpoint)
+    head, of_head = _head_of(tensors, checkpoint, folder)
     if unknown := sorted(set(tensors) - used - of_head):
         raise CheckpointError(
             f"{folder}: {len(unknown)} tensors that this checkpoint has no place for, the first "
             f"is {unknown[0]!r}: is the adapter of another model?"
         )
-    lora = LoraConfig(
-        rank=int(config["r"]),
-        alpha=float(config["lora_alpha"]),
-        targets=tuple(t for t in TARGETS if t in {path[-2] for path in flatten_dict(adapters)}),
-        dropout=float(config.get("lora_dropout") or 0),
-    )
+    targets = {part[-2] for part in flatten_dict(adapters)}
+    try:
+        lora = LoraConfig(
+            rank=int(config["r"]),
+            alpha=float(config["lora_alpha"]),
+            targets=tuple(target for target in TARGETS if target in targets),
+            dropout=float(config.get("lora_dropout") or 0),
+        )
+    except KeyError as error:
+        raise CheckpointError(f"{path} has no {error}: is it of an adapter?") from None
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
     _check_shapes(adapters, checkpoint, lora, folder)
     return Adapter(lora, adapters, head)
 
@@ -253,7 +274,9 @@ def _check_shapes(adapters: Any, checkpoint: Checkpoint, lora: LoraConfig, folde
                 )
 
 
-def _head_of(tensors: dict[str, np.ndarray], checkpoint: Checkpoint) -> tuple[Any | None, set[str]]:
+def _head_of(
+    tensors: dict[str, np.ndarray], checkpoint: Checkpoint, folder: Path
+) -> tuple[Any | None, set[str]]:
     model, family = checkpoint.model, checkpoint.family
     modules = family.head if model.pooling == family.pooling else {"out": "out"}
     names = {
@@ -263,6 +286,13 @@ def _head_of(tensors: dict[str, np.ndarray], checkpoint: Checkpoint) -> tuple[An
     }
     if not set(names.values()) <= set(tensors):
         return None, set()
+    for module in modules.values():
+        shape = tensors[f"{module}.weight"].shape
+        if shape != (*tensors[f"{module}.bias"].shape, model.hidden_size):
+            raise CheckpointError(
+                f"{folder}: {module}.weight has the shape {shape}, the features of "
+                f"{checkpoint.name} have {model.hidden_size} columns"
+            )
     flat = {
         ("params", *path): jnp.asarray(tensors[name].T, jnp.float32) for path, name in names.items()
     }

@@ -41,6 +41,11 @@ class Checkpoint:
     name: str  # as asked for, a folder or a hub id
     label_names: tuple[str, ...]  # of the checkpoint's own head
 
+    @property
+    def source(self) -> str:
+        """What transformers loads it from: the name, or its folder where only we know the name."""
+        return str(self.folder) if self.name == "minilm" else self.name
+
     def make_head(self, num_outputs: int) -> Any:
         """A fresh task head of the kind that this family's models have in transformers."""
         if self.model.pooling == self.family.pooling:
@@ -56,6 +61,7 @@ def from_pretrained(
     dtype: DTypeLike = jnp.float32,
     param_dtype: DTypeLike = jnp.float32,
     remat: bool = False,
+    fused_attention: bool = False,
     revision: str | None = None,
 ) -> Checkpoint:
     """Read a BERT, RoBERTa, DistilBERT or ViT checkpoint of Hugging Face.
@@ -72,6 +78,7 @@ def from_pretrained(
       dtype: of the computation.
       param_dtype: of the frozen weights in memory.
       remat: recompute each block on the way back instead of keeping its activations.
+      fused_attention: cuDNN's fused kernel, for NVIDIA GPUs and 16-bit `dtype`.
       revision: branch, tag or commit on the hub.
 
     Returns:
@@ -99,11 +106,14 @@ def from_pretrained(
     try:
         config = getattr(transformers, family.config_class).from_dict(config_json)
         fields = family.build(config)
-        model = family.backbone(**fields, pooling=pooling, dtype=dtype, remat=remat)
+        model = family.backbone(
+            **fields, pooling=pooling, dtype=dtype, remat=remat, fused_attention=fused_attention
+        )
         expected = _expected_shapes(model, config)
     except Exception as error:  # what a senseless value breaks is anybody's
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{folder / 'config.json'}: {reason}") from None
+    _check_choices(model, family, image_size, folder)
     tensors = _without_prefix(read_tensors(folder), family.prefix)
     params = _to_tree(model, family, tensors, folder, expected, image_size, param_dtype)
     head = _head_of(family, model, tensors, folder)
@@ -121,6 +131,21 @@ def _family_of(config: dict[str, Any], folder: Path) -> Family:
         f"{folder / 'config.json'}: model_type={kind!r} is not supported{reason}; "
         f"supported are {', '.join(FAMILIES)}"
     )
+
+
+def _check_choices(model: Backbone, family: Family, image_size: int | None, folder: Path) -> None:
+    """What the caller chose, against what this checkpoint is."""
+    if model.pooling == "pooler" and "pooler" not in family.dense:
+        raise CheckpointError(f"{folder}: {family.prefix} has no pooler: choose 'cls' or 'mean'")
+    if image_size is None:
+        return
+    patch = getattr(model, "patch_size", None)
+    if patch is None:
+        raise CheckpointError(f"{folder}: image_size={image_size}: {family.prefix} reads no images")
+    if image_size < patch or image_size % patch:
+        raise CheckpointError(
+            f"{folder}: image_size={image_size}: give a multiple of its patch_size={patch}"
+        )
 
 
 def _without_prefix(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

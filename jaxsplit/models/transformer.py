@@ -83,12 +83,14 @@ class SelfAttention(nn.Module):
       lora: the adapters' configuration.
       use_bias: whether query, key and value have biases.
       dtype: of the computation.
+      fused: cuDNN's fused kernel, which keeps no S × S matrix: NVIDIA GPUs, 16-bit numbers.
     """
 
     num_heads: int
     lora: LoraConfig | None = None
     use_bias: bool = True
     dtype: DTypeLike = jnp.float32
+    fused: bool = False
 
     @nn.compact
     def __call__(
@@ -114,7 +116,9 @@ class SelfAttention(nn.Module):
         )
         seen = None if mask is None else mask[:, None, None, :]
         with jax.numpy_dtype_promotion("standard"):  # it takes bfloat16 to float32 by itself
-            mixed = jax.nn.dot_product_attention(query, key, value, mask=seen)
+            mixed = jax.nn.dot_product_attention(
+                query, key, value, mask=seen, implementation="cudnn" if self.fused else "xla"
+            )
         out = LoraDense(width, self.lora, dtype=self.dtype, name="attention_output")
         return out(mixed.reshape(batch, -1, width))
 
@@ -131,6 +135,7 @@ class Block(nn.Module):
       use_qkv_bias: whether query, key and value have biases.
       lora: the adapters' configuration.
       dtype: of the computation.
+      fused: attention through cuDNN's fused kernel.
     """
 
     num_heads: int
@@ -141,10 +146,13 @@ class Block(nn.Module):
     use_qkv_bias: bool = True
     lora: LoraConfig | None = None
     dtype: DTypeLike = jnp.float32
+    fused: bool = False
 
     def setup(self) -> None:
         """Name the parts."""
-        self.attention = SelfAttention(self.num_heads, self.lora, self.use_qkv_bias, self.dtype)
+        self.attention = SelfAttention(
+            self.num_heads, self.lora, self.use_qkv_bias, self.dtype, self.fused
+        )
         self.attention_norm = LayerNorm(self.epsilon)
         self.mlp_norm = LayerNorm(self.epsilon)
 

@@ -407,8 +407,11 @@ def test_a_list_of_equal_sides_is_a_square_patch(vit):
 
 def test_positions_at_another_size(vit):
     assert from_pretrained(vit, image_size=6).params["position_embedding"].shape == (1, 10, WIDTH)
-    with pytest.raises(ValueError, match="the image is smaller than a patch"):
-        from_pretrained(vit, image_size=1)
+    for size in (0, 1, 5):
+        with pytest.raises(ValueError, match=f"image_size={size}: .* multiple of its patch_size=2"):
+            from_pretrained(vit, image_size=size)
+    with pytest.raises(ValueError, match="side=0: the image is smaller than a patch"):
+        resize_positions(np.zeros((1, 5, WIDTH), np.float32), 0)
     with pytest.raises(ValueError, match="6 positions are no square grid"):
         resize_positions(np.zeros((1, 7, WIDTH), np.float32), 3)
 

@@ -35,9 +35,7 @@ def make_layers(has_adapter, seed=0):
 
 def plain(x, layers):
     """The formula; JAX derives the gradients of this one by itself."""
-    return [
-        x @ (w.weight if w.a is None else w.weight + SCALE * (w.b @ w.a)).T for w in layers
-    ]
+    return [x @ (w.weight if w.a is None else w.weight + SCALE * (w.b @ w.a)).T for w in layers]
 
 
 def merged(x, layers):
@@ -84,12 +82,9 @@ def test_products_under_vmap(product, is_shared):
     x = random(rng, 4, 3, WIDTH)
     if not is_shared:
         layers = [
-            w if w.a is None else w._replace(a=random(rng, 4, RANK, WIDTH), b=w.b)
-            for w in layers
+            w if w.a is None else w._replace(a=random(rng, 4, RANK, WIDTH), b=w.b) for w in layers
         ]
-    axes = [
-        Layer(None, None, None if is_shared or w.a is None else 0, None) for w in layers
-    ]
+    axes = [Layer(None, None, None if is_shared or w.a is None else 0, None) for w in layers]
 
     def gradient(x, layers):
         return jax.grad(lambda x, w: sum(jnp.sum(jnp.sin(y)) for y in product(x, w)), (0, 1))(
@@ -99,14 +94,14 @@ def test_products_under_vmap(product, is_shared):
     batched = jax.jit(jax.vmap(gradient, in_axes=(0, axes)))(x, layers)
 
     def of_device(n):
-        own = [
-            w if is_shared or w.a is None else w._replace(a=w.a[n]) for w in layers
-        ]
+        own = [w if is_shared or w.a is None else w._replace(a=w.a[n]) for w in layers]
         return jax.grad(lambda x, w: sum(jnp.sum(jnp.sin(y)) for y in plain(x, w)), (0, 1))(
             x[n], own
         )
 
-    looped = jax.jit(lambda: jax.tree.map(lambda *parts: jnp.stack(parts), *map(of_device, range(4))))()
+    looped = jax.jit(
+        lambda: jax.tree.map(lambda *parts: jnp.stack(parts), *map(of_device, range(4)))
+    )()
     chex.assert_trees_all_close(batched, looped, rtol=2e-5, atol=2e-5)
 
 
@@ -151,7 +146,8 @@ def test_adapters_of_devices_never_meet_the_weights(case):
     shapes = [
         f"f32[5,{out},{into}]"
         for out, into in (
-            (width, width), (3 * width, width), (2 * width, width), (hidden, width), (width, hidden),
+            (width, width), (3 * width, width), (2 * width, width),
+            (hidden, width), (width, hidden),
         )
     ]  # fmt: skip
     text = gradient_program(case, per_device=True)

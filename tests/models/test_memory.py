@@ -61,6 +61,7 @@ def bytes_of(num_devices, batch, per_device):
     )
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(
     ("per_device", "copies"),
     [(False, 2), (True, 1)],  # shared adapters make W + ΔW, once for all devices

@@ -1,0 +1,289 @@
+"""Rounds on texts, on stored images, with other heads and tasks, dropout and bfloat16."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference_round as reference
+
+import jaxsplit
+from jaxsplit import scheduling, wireless
+from jaxsplit.data import Dataset, ImageTransform
+from jaxsplit.federated import (
+    LearningParams,
+    World,
+    evaluate,
+    federated_round,
+    fedft,
+    init_learning,
+    payload,
+)
+from jaxsplit.models import Bert, LoraConfig, MlpHead, ViT
+
+SIZES = np.array([3, 5, 7, 4], np.int32)  # the first device holds less than a batch
+NUM_TESTS = 10
+BATCH = 4
+LENGTH = 6
+MASK = np.array([1, 0, 1, 1], bool)
+BLOCKS = {
+    "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12,
+}  # fmt: skip
+jitted_round = jax.jit(federated_round, static_argnames="scheme")
+jitted_evaluate = jax.jit(evaluate, static_argnames="scheme")
+
+
+def make_texts(rng, count):
+    """Token dictionaries; texts are of different length, padded with word 1."""
+    mask = np.arange(LENGTH) < rng.integers(1, LENGTH + 1, (count, 1))
+    return {
+        "input_ids": np.where(mask, rng.integers(2, 20, mask.shape), 1).astype(np.int32),
+        "attention_mask": mask.astype(np.int32),
+        "token_type_ids": rng.integers(0, 2, mask.shape).astype(np.int32),
+    }
+
+
+def make_scheme(kind, **options):
+    lora = LoraConfig(rank=2, alpha=4.0, init_std=0.3, dropout=options.pop("dropout", 0.0))
+    settings = {"lora": lora, "batch_size": BATCH, "devices_per_step": 2} | options
+    if kind == "images":
+        transform = ImageTransform((0.4,), (0.3,), image_size=4, crop_padding=1, flip=True)
+        return fedft(ViT(patch_size=2, **BLOCKS), 3, transform=transform, **settings)
+    bert = {"vocab_size": 20, "max_position_embeddings": LENGTH + 2} | BLOCKS
+    if kind == "regression":
+        lora = dataclasses.replace(lora, targets=("query", "mlp_out"))
+        settings["lora"] = lora
+        return fedft(Bert(pooling="mean", **bert), 1, task="regression", **settings)
+    if kind == "mlp head":
+        model = Bert(first_position=2, pooling="cls", **bert)
+        settings["lora"] = dataclasses.replace(lora, targets=("key", "mlp_in"))
+        return fedft(model, 3, head=MlpHead(3), **settings)
+    return fedft(Bert(**bert), 3, **settings)
+
+
+def make_dataset(kind, seed=0):
+    rng = np.random.default_rng(seed)
+    count = int(SIZES.sum())
+    if kind == "images":
+        images = rng.integers(0, 256, (count + NUM_TESTS, 6, 6, 1), np.uint8)
+        train, test = images[:count], images[count:]
+    else:
+        train, test = make_texts(rng, count), make_texts(rng, NUM_TESTS)
+    if kind == "regression":
+        labels = rng.normal(size=count + NUM_TESTS).astype(np.float32)
+        return Dataset(train, labels[:count], test, labels[count:], task="regression")
+    labels = rng.integers(0, 3, count + NUM_TESTS).astype(np.int32)
+    return Dataset(train, labels[:count], test, labels[count:], ("a", "b", "c"))
+
+
+def make_world(kind, scheme):
+    data = make_dataset(kind)
+    starts = np.cumsum(SIZES) - SIZES
+    indices = np.minimum(starts[:, None] + np.arange(SIZES.max()), SIZES.sum() - 1)
+    inputs = jax.tree.map(jnp.asarray, data.train_inputs)
+    sample = jax.tree.map(lambda leaf: leaf[:1], inputs)
+    prepared = sample if scheme.transform is None else scheme.transform(sample)
+    return World(
+        backbone=scheme.model.init(jax.random.key(7), prepared)["params"],
+        inputs=inputs,
+        labels=jnp.asarray(data.train_labels),
+        indices=jnp.asarray(indices, jnp.int32),
+        sizes=jnp.asarray(SIZES),
+        test_inputs=jax.tree.map(jnp.asarray, data.test_inputs),
+        test_labels=jnp.asarray(data.test_labels),
+    )
+
+
+def noisy_state(scheme, params, world):
+    """A state in which every head and adapter differs, as after some training."""
+    fresh = init_learning(jax.random.key(1), scheme, params, world)
+    rng = np.random.default_rng(2)
+    adapters, heads = jax.tree.map(
+        lambda leaf: leaf + jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype),
+        (fresh.adapters, fresh.heads),
+    )
+    return fresh._replace(adapters=adapters, heads=heads)
+
+
+KINDS = {
+    "texts": {},
+    "regression": {},
+    "mlp head": {},
+    "images": {},
+    "texts with dropout": {"dropout": 0.3},
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_equals_the_plain_loop(name, learning_params):
+    kind = name.split(" with")[0]
+    scheme = make_scheme(kind, **KINDS[name])
+    world = make_world(kind, scheme)
+    state, key = noisy_state(scheme, learning_params, world), jax.random.key(3)
+    adapters, heads, loss = reference.reference_round(
+        key, state, MASK, scheme, learning_params, world
+    )
+    heads = jax.tree.map(lambda *leaves: jnp.stack(leaves), *heads)
+    new, info = jitted_round(key, state, jnp.asarray(MASK), scheme, learning_params, world)
+    chex.assert_trees_all_close(new.adapters, adapters, rtol=1e-4, atol=2e-6)
+    chex.assert_trees_all_close(new.heads, heads, rtol=1e-4, atol=2e-6)
+    np.testing.assert_allclose(info.loss, loss, rtol=1e-5)
+    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), new.adapters, state.adapters)
+    assert all(jax.tree.leaves(moved))
+
+
+def test_padding_changes_nothing(learning_params):
+    """Other words under a mask of 0 give the same round."""
+    scheme = make_scheme("texts")
+    world = make_world("texts", scheme)
+    state, key = noisy_state(scheme, learning_params, world), jax.random.key(3)
+
+    def scrambled(texts):
+        ids = jnp.where(texts["attention_mask"] > 0, texts["input_ids"], 19)
+        return texts | {"input_ids": ids}
+
+    other = world._replace(inputs=scrambled(world.inputs), test_inputs=scrambled(world.test_inputs))
+    rounds = [
+        jitted_round(key, state, jnp.asarray(MASK), scheme, learning_params, w)
+        for w in (world, other)
+    ]
+    chex.assert_trees_all_close(*rounds, rtol=1e-5, atol=1e-6)
+    metrics = [jitted_evaluate(state, scheme, w) for w in (world, other)]
+    chex.assert_trees_all_close(*metrics, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["texts", "images", "regression"])
+def test_evaluation_in_batches_equals_one_batch(kind, learning_params):
+    """Sizes that do not divide the 10 test samples, that do, and one that is larger."""
+    scheme = make_scheme(kind)
+    world = make_world(kind, scheme)
+    state = noisy_state(scheme, learning_params, world)
+    whole = jitted_evaluate(state, scheme, world)
+    for size in (3, 5, 64) if kind == "texts" else (4,):
+        batched = dataclasses.replace(scheme, test_batch_size=size)
+        chex.assert_trees_all_close(
+            jitted_evaluate(state, batched, world), whole, rtol=1e-5, atol=1e-6
+        )
+
+
+def test_augmentation_follows_the_key_and_spares_the_evaluation(learning_params):
+    scheme = make_scheme("images")
+    plain = dataclasses.replace(
+        scheme, transform=dataclasses.replace(scheme.transform, crop_padding=0, flip=False)
+    )
+    world = make_world("images", scheme)
+    state = noisy_state(scheme, learning_params, world)
+    mask = jnp.asarray(MASK)
+
+    def trained(key, scheme):
+        key = jax.random.key(key)
+        return jitted_round(key, state, mask, scheme, learning_params, world)[0].adapters
+
+    chex.assert_trees_all_equal(trained(3, scheme), trained(3, scheme))
+    for other in (trained(4, scheme), trained(3, plain)):
+        with pytest.raises(AssertionError):
+            chex.assert_trees_all_close(trained(3, scheme), other, rtol=1e-3)
+    metrics = [jitted_evaluate(state, s, world) for s in (scheme, plain)]
+    chex.assert_trees_all_equal(*metrics)
+
+
+def test_dropout_follows_the_key_and_spares_the_evaluation(learning_params):
+    scheme, plain = make_scheme("texts", dropout=0.3), make_scheme("texts")
+    world = make_world("texts", scheme)
+    state = noisy_state(scheme, learning_params, world)
+
+    def trained(scheme, mask=MASK, key=3):
+        key = jax.random.key(key)
+        return jitted_round(key, state, jnp.asarray(mask), scheme, learning_params, world)
+
+    again = trained(scheme)
+    chex.assert_trees_all_equal(trained(scheme), again)
+    assert trained(scheme)[1].loss != trained(plain)[1].loss
+    # Each device has its own draws, whoever else is scheduled.
+    alone = trained(scheme, np.array([0, 0, 1, 0], bool))[0]
+    chex.assert_trees_all_close(
+        *(jax.tree.map(lambda leaf: leaf[2], s.heads) for s in (alone, again[0])), rtol=1e-5
+    )
+    metrics = [jitted_evaluate(state, s, world) for s in (scheme, plain)]
+    chex.assert_trees_all_close(*metrics, rtol=1e-5)
+
+
+def test_bfloat16_stays_close(learning_params):
+    """Frozen weights and computation in bfloat16; what is trained stays float32."""
+    scheme = make_scheme("texts")
+    world = make_world("texts", scheme)
+    state = noisy_state(scheme, learning_params, world)
+    narrow_scheme = dataclasses.replace(scheme, model=scheme.model.clone(dtype=jnp.bfloat16))
+    narrow_world = world._replace(
+        backbone=jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), world.backbone)
+    )
+    key, mask = jax.random.key(3), jnp.asarray(MASK)
+    new, info = jitted_round(key, state, mask, scheme, learning_params, world)
+    with jax.numpy_dtype_promotion("standard"):  # jax's attention mixes dtypes on the way back
+        narrow, narrow_info = jitted_round(
+            key, state, mask, narrow_scheme, learning_params, narrow_world
+        )
+    chex.assert_trees_all_equal_shapes_and_dtypes(narrow, new)
+    np.testing.assert_allclose(narrow_info.loss, info.loss, rtol=2.0**-6)
+
+    def step(new):
+        moved = jax.tree.map(lambda a, b: (a - b).ravel(), new.adapters, state.adapters)
+        return np.concatenate(jax.tree.leaves(moved))
+
+    wide = step(new)
+    error = np.linalg.norm(step(narrow) - wide) / np.linalg.norm(wide)
+    assert error < 16 * 2.0**-8  # a few roundings of 8 bits, in a row
+    sent = payload(narrow_scheme, narrow_world)
+    # Tokens cross in 16 bit, features in 32.
+    assert sent.up_bits == BATCH * (LENGTH * (16 * 8 + 1) + 32 * 8)
+    assert jnp.isfinite(jitted_evaluate(narrow, narrow_scheme, narrow_world).loss)
+
+
+def test_payload_of_texts_counts_tokens_and_mask(learning_params):
+    """Up B·S·D + B·D values of 32 bit and B·S bits of the mask; down B·D values."""
+    for kind in ("texts", "regression", "mlp head"):
+        scheme = make_scheme(kind)
+        sent = payload(scheme, make_world(kind, scheme))
+        assert sent.up_bits == 32 * BATCH * (LENGTH * 8 + 8) + BATCH * LENGTH
+        assert sent.down_bits == 32 * BATCH * 8
+    scheme = make_scheme("images")  # resized from 6 to 4 pixels: 4 patches and CLS, no mask
+    sent = payload(scheme, make_world("images", scheme))
+    assert sent.up_bits == 32 * BATCH * (5 * 8 + 8)
+
+
+def test_one_trace_for_all_numbers():
+    scheme = make_scheme("texts")
+    world = make_world("texts", scheme)
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def one(key, mask, params):
+        state = init_learning(key, scheme, params, world)
+        return federated_round(key, state, mask, scheme, params, world)
+
+    for seed, rate in ((0, 0.1), (1, 0.0)):
+        params = LearningParams(jnp.float32(rate), jnp.float32(rate))
+        one(jax.random.key(seed), jnp.asarray(MASK if seed else ~MASK), params)
+
+
+def test_results_of_a_regression_are_named_after_its_metric():
+    scheme = make_scheme("regression")
+    network = jaxsplit.Network(len(SIZES), wireless.rayleigh(), scheduling.greedy())
+    result = jaxsplit.run(
+        range(2), network, scheme, make_world("regression", scheme).backbone,
+        make_dataset("regression"), num_rounds=3, evaluate_every=2,
+    )  # fmt: skip
+    assert result.attrs["metric"] == "pearson"
+    names = {"pearson", "pearson_participants", "pearson_mean_head", "device_pearson"}
+    assert names <= set(result.data_vars)
+    assert not [name for name in result.data_vars if "accuracy" in name]
+    for name in names:
+        assert "test pearson" in result[name].attrs["long_name"]
+    assert result.pearson.dims == ("seed", "eval_round")
+    assert result.device_pearson.dims == ("seed", "eval_round", "device")
+    assert float(abs(result.device_pearson).max()) <= 1 + 1e-6
+    np.testing.assert_allclose(result.device_pearson.mean("device"), result.pearson, rtol=1e-5)
+    assert np.isfinite(result.loss).all()
