@@ -144,6 +144,10 @@ def load_card(folder: Path) -> RunCard:
         names = [field.name for field in dataclasses.fields(RunCard)]
         for name in ("label_names", "policies"):
             content[name] = tuple(content[name])
+        for name in ("num_outputs", "seeds"):
+            content[name] = int(content[name])
+        if not content["policies"]:
+            raise ValueError("no policies")
         return RunCard(**{name: content[name] for name in names})
     except (FileNotFoundError, NotADirectoryError):
         raise ArtefactError(

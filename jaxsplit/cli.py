@@ -164,7 +164,7 @@ def _run_data_describe(config: DescribeConfig, console: Console) -> None:
 def _run_export(config: ExportConfig, console: Console) -> None:
     exported = export(config)
     console.print(f"wrote {exported.folder}; use it with")
-    console.print(exported.usage, markup=False, highlight=False)
+    console.print(exported.usage, markup=False, highlight=False, soft_wrap=True)
 
 
 def _run_sweep(config: SweepConfig, console: Console) -> None:

@@ -28,7 +28,7 @@ _VARIABLES = {
     "downlink_s": (("round", "device"), "s", "time that the device receives"),
     "delay_s": (("round",), "s", "transmission delay of the round's real payload"),
     "time_s": (("round",), "s", "simulated time at the end of the round"),
-    "loss": (("round",), "nat", "mean training loss of the scheduled devices"),
+    "loss": (("round",), "{loss_unit}", "mean training loss of the scheduled devices"),
     "{metric}": (("eval_round",), "", "test {metric}, mean over devices with their own heads"),
     "{metric}_participants": (
         ("eval_round",),
@@ -40,7 +40,7 @@ _VARIABLES = {
         "",
         "test {metric} with the participation-weighted mean head",
     ),
-    "test_loss": (("eval_round",), "nat", "test loss, mean over devices"),
+    "test_loss": (("eval_round",), "{loss_unit}", "test loss, mean over devices"),
     "device_{metric}": (("eval_round", "device"), "", "test {metric} of each device"),
     "eval_time_s": (("eval_round",), "s", "simulated time at the evaluation"),
     "compile_s": ((), "s", "wall time spent compiling"),
@@ -62,6 +62,7 @@ def describe_run(
     payload: Payload,
     delay_budget: float,
     metric: str = "accuracy",
+    loss_unit: str = "nat",
     compile_s: float,
     run_s: float,
 ) -> xr.Dataset:
@@ -80,6 +81,7 @@ def describe_run(
       payload: bits per scheduled device and round.
       delay_budget: τ̄ in s/bit.
       metric: the name of the task's metric.
+      loss_unit: of the task's loss.
       compile_s: seconds spent compiling.
       run_s: seconds of the rest.
 
@@ -115,7 +117,12 @@ def describe_run(
     }
     variables = {
         name.format(metric=metric): xr.Variable(
-            dims, values[name], {"units": units, "long_name": meaning.format(metric=metric)}
+            dims,
+            values[name],
+            {
+                "units": units.format(loss_unit=loss_unit),
+                "long_name": meaning.format(metric=metric),
+            },
         )
         for name, (dims, units, meaning) in _VARIABLES.items()
     }

@@ -246,6 +246,7 @@ def _run_seed(
         payload=sent,
         delay_budget=float(np.asarray(network_params.delay_budget)),
         metric=scheme.task.metric_name,
+        loss_unit=scheme.task.loss_unit,
         compile_s=clock.seconds,
         run_s=max(seconds - clock.seconds, 0.0),
     )

@@ -3,6 +3,7 @@
 Written from the paper's steps; the fast round in `jaxsplit.federated` must equal it.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -59,14 +60,16 @@ def reference_round(
     scheme: Scheme,
     params: LearningParams,
     world: World,
+    wrap: Callable[[Callable], Callable] = lambda gradient: gradient,
 ) -> tuple[Any, list[Any], float]:
-    """One round with plain SGD.
+    """One round with plain SGD; `wrap` may compile the gradient of a single device.
 
     Returns:
       `(adapters, heads as a list over devices, mean training loss)`.
     """
     heads = [jax.tree.map(lambda leaf, n=n: leaf[n], state.heads) for n in range(len(mask))]
     scheduled = [n for n in range(len(mask)) if mask[n]]
+    loss_and_gradients = wrap(jax.value_and_grad(device_loss, argnums=(0, 1)))
     total, losses = jax.tree.map(lambda leaf: 0 * leaf, state.adapters), []
     for n in scheduled:
         key_n = jax.random.fold_in(key, n)
@@ -76,7 +79,7 @@ def reference_round(
             inputs = scheme.transform.augment(jax.random.fold_in(key_n, 1), inputs)
         key_dropout = jax.random.fold_in(key_n, 2) if scheme.model.lora.dropout else None
         labels = [world.labels[i].item() for i in batch]
-        loss, (adapter_gradient, head_gradient) = jax.value_and_grad(device_loss, argnums=(0, 1))(
+        loss, (adapter_gradient, head_gradient) = loss_and_gradients(
             state.adapters, heads[n], inputs, labels, scheme, world, key_dropout
         )
         heads[n] = jax.tree.map(

@@ -11,6 +11,7 @@ import xarray as xr
 from safetensors import safe_open
 
 import jaxsplit
+from jaxsplit import comparison
 from jaxsplit import quickstart as module
 from jaxsplit.cli import main
 from jaxsplit.federated.chunk import run_chunk
@@ -216,7 +217,7 @@ def test_an_interrupted_run_resumes(user_cache, tmp_path, monkeypatch, capsys):
     arguments += ["--policies", "greedy", "aaba"]
     main([*arguments, "--out", str(tmp_path / "whole")])
 
-    ran, real_run = [], module.run
+    ran, real_run = [], comparison.run
 
     def counting_run(seeds, network, *args, **options):
         ran.append(network.scheduler)
@@ -224,7 +225,7 @@ def test_an_interrupted_run_resumes(user_cache, tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
         return real_run(seeds, network, *args, **options)
 
-    monkeypatch.setattr(module, "run", counting_run)
+    monkeypatch.setattr(comparison, "run", counting_run)
     out = tmp_path / "interrupted"
     with pytest.raises(SystemExit) as stop:
         main([*arguments, "--out", str(out)])
@@ -239,9 +240,9 @@ def test_an_interrupted_run_resumes(user_cache, tmp_path, monkeypatch, capsys):
     )
     xr.testing.assert_equal(whole, resumed)
 
-    monkeypatch.setattr(module, "run", real_run)  # other options start afresh
-    (out / ".finished").mkdir()
-    (out / ".finished" / "greedy-0000000000000000.nc").touch()
+    monkeypatch.setattr(comparison, "run", real_run)  # other options start afresh
+    (out / ".finished" / "greedy-0000000000000000").mkdir(parents=True)
+    (out / ".finished" / "greedy-0000000000000000" / "result.nc").touch()
     main(["quickstart", "--rounds", "3", "--seeds", "1", "--policies", "greedy", "--out", str(out)])
     assert xr.load_dataset(out / "quickstart.nc").sizes["round"] == 3
 

@@ -51,12 +51,14 @@ def load_tokenizer(
         loaded: PreTrainedTokenizerBase
         if folder.exists():
             loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            return loaded
-        try:
-            loaded = AutoTokenizer.from_pretrained(name, local_files_only=True)
-        except (OSError, ValueError):  # not in the cache
-            huggingface_hub.HfApi().model_info(name, timeout=_TIMEOUT_S)
-            loaded = AutoTokenizer.from_pretrained(name)
+        else:
+            try:
+                loaded = AutoTokenizer.from_pretrained(name, local_files_only=True)
+            except (OSError, ValueError):  # not in the cache
+                huggingface_hub.HfApi().model_info(name, timeout=_TIMEOUT_S)
+                loaded = AutoTokenizer.from_pretrained(name)
+        if len(loaded) <= len(loaded.all_special_tokens):  # what transformers makes of no files
+            raise ValueError("there is no vocabulary")
         return loaded
     except Exception as error:  # files, JSON and network can raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

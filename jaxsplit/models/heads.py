@@ -52,6 +52,7 @@ class Task(NamedTuple):
     loss: Callable[[jax.Array, jax.Array], jax.Array]  # (outputs [B, C], labels [B]) -> [B]
     metric: Callable[[jax.Array, jax.Array], jax.Array]  # (outputs [M, C], labels [M]) -> []
     metric_name: str  # as results name it
+    loss_unit: str = ""
 
 
 def _accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -72,7 +73,9 @@ def _pearson(outputs: jax.Array, labels: jax.Array) -> jax.Array:
 
 #: Tasks by the name that data sets give.
 TASKS: dict[str, Task] = {
-    "classification": Task(optax.softmax_cross_entropy_with_integer_labels, _accuracy, "accuracy"),
+    "classification": Task(
+        optax.softmax_cross_entropy_with_integer_labels, _accuracy, "accuracy", "nat"
+    ),
     "regression": Task(_squared_error, _pearson, "pearson"),
 }
 

@@ -41,6 +41,7 @@ MODELS = {
     "bert": ("Bert", TEXT),
     "bert-11": ("Bert", TEXT | {"num_hidden_layers": 11, "hidden_size": 8}),
     "roberta": ("Roberta", TEXT),
+    "xlm-roberta": ("XLMRoberta", TEXT),
     "distilbert": ("DistilBert", DISTILBERT),
     "vit": ("ViT", IMAGES),
 }
@@ -152,7 +153,7 @@ ROUND_TRIPS = [
         8.0,
         3,
     ),  # classifier.dense is the head's
-    ("roberta", ("query", "value"), 0.7, 1),
+    ("xlm-roberta", ("query", "value"), 0.7, 1),
     ("distilbert", ("query", "value", "mlp_out"), 8.0, 3),
     ("vit", BLOCK, 7.25, 3),
     ("vit", ("attention_output",), 8.0, 1),
@@ -218,11 +219,19 @@ def test_peft_adapts_our_targets_and_no_other_module(name, pooling, targets, fol
     assert len(modules) == len(targets) * checkpoint.model.num_hidden_layers
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_a_head_that_transformers_has_not_lies_beside_the_adapter(pooling, folder_of, tmp_path):
-    """BERT with another pooling than its pooler: the encoder's adapter, and head.safetensors."""
-    checkpoint = from_pretrained(folder_of("bert"), pooling=pooling)
-    lora = LoraConfig(rank=2, alpha=3.0, targets=("query", "attention_output", "mlp_out"))
+@pytest.mark.parametrize(
+    ("name", "pooling"),
+    [("bert", "mean"), ("bert", "cls"), ("roberta", "pooler"), ("distilbert", "mean"),
+     ("vit", "pooler"), ("vit", "mean")],
+)  # fmt: skip
+def test_a_head_that_transformers_has_not_lies_beside_the_adapter(
+    name, pooling, folder_of, tmp_path
+):
+    """Another pooling than that of the class: the encoder's adapter, and head.safetensors."""
+    checkpoint = from_pretrained(folder_of(name), pooling=pooling)
+    targets = ("query", "attention_output", "mlp_out")
+    targets += ("pooler",) if pooling == "pooler" else ()
+    lora = LoraConfig(rank=2, alpha=3.0, targets=targets)
     adapters, head = trained(checkpoint, lora)
     export_peft(tmp_path, checkpoint, lora, adapters, head)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
@@ -232,9 +241,14 @@ def test_a_head_that_transformers_has_not_lies_beside_the_adapter(pooling, folde
     weights = load_file(tmp_path / "head.safetensors")
     ours, theirs = make_inputs(checkpoint.model)
     with torch.no_grad():
-        tokens = network(**theirs).last_hidden_state
-    mask = theirs["attention_mask"].float()[:, :, None]
-    features = (tokens * mask).sum(1) / mask.sum(1) if pooling == "mean" else tokens[:, 0]
+        output = network(**theirs)
+    tokens = output.last_hidden_state
+    mask = theirs.get("attention_mask", torch.ones(tokens.shape[:2])).float()[:, :, None]
+    features = {
+        "mean": (tokens * mask).sum(1) / mask.sum(1),
+        "cls": tokens[:, 0],
+        "pooler": output.get("pooler_output"),
+    }[pooling]
     expected = features.numpy() @ weights["out.weight"].T + weights["out.bias"]
     logits = our_logits(checkpoint, lora, adapters, head, ours)
     np.testing.assert_allclose(logits, expected, rtol=0, atol=TOLERANCE)
@@ -243,7 +257,8 @@ def test_a_head_that_transformers_has_not_lies_beside_the_adapter(pooling, folde
     trees_equal(again.head, head)
 
     # The same folder for a model with a head of its own: nothing of the first one is left.
-    checkpoint = from_pretrained(folder_of("bert"))
+    checkpoint = from_pretrained(folder_of(name))
+    lora = LoraConfig(rank=2, targets=targets[:3])
     adapters, head = trained(checkpoint, lora)
     export_peft(tmp_path, checkpoint, lora, adapters, head)
     trees_equal(import_peft(tmp_path, checkpoint).head, head)
