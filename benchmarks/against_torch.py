@@ -15,6 +15,9 @@ the same weights, inputs, head and number of threads, and only go forward and ba
 - `looped_dropout`: the same in train mode, with the checkpoint's dropout, as PEFT is mostly run;
 - `one_batch`: PEFT on the batches of all devices as one, with one head for all of them.
 
+`ratio_at_peak` is a peer's ratio if every model FLOP of ours ran as fast as XLA's largest product
+does in the same run: no implementation of the same mathematics can be faster.
+
 First the losses and the gradients of ours are checked against those of `looped`.
 
 Model FLOPs per input are those that the gradient of the adapters needs, a multiply-add being two:
@@ -42,6 +45,7 @@ from timing import compiled, interleaved, row, save
 
 from jaxsplit.federated import LearningParams, World, federated_round, fedft, init_learning
 from jaxsplit.models import Backbone, Checkpoint, LoraConfig, from_pretrained
+from jaxsplit.models.dense import times
 from jaxsplit.models.peft import import_peft
 
 DEVICES, LABELS, RUNS = 20, 2, 7
@@ -274,16 +278,19 @@ def model_flops(model: Backbone, tokens: int, patch_inputs: int = 0) -> float:
     return embedding + 2 * forward + attention - of_first_inputs
 
 
+def flops_per_input(setting: Setting) -> float:
+    """Model FLOPs of the adapters' gradient for one sequence or image."""
+    model = setting.checkpoint.model
+    if isinstance(setting.inputs, dict):
+        return model_flops(model, setting.inputs["input_ids"].shape[-1])
+    side = setting.inputs.shape[2] // model.patch_size
+    return model_flops(model, side**2 + 1, model.patch_size**2 * setting.inputs.shape[-1])
+
+
 def throughput(setting: Setting, ms: float) -> dict[str, float]:
     """Inputs per second, FLOP per second and, where the device's peak is known, their share."""
     model = setting.checkpoint.model
-    if isinstance(setting.inputs, dict):
-        flops = model_flops(model, setting.inputs["input_ids"].shape[-1])
-    else:
-        side = setting.inputs.shape[2] // model.patch_size
-        patch_inputs = model.patch_size**2 * setting.inputs.shape[-1]
-        flops = model_flops(model, side**2 + 1, patch_inputs)
-    per_second = flops * setting.labels.size / (ms / 1e3)
+    per_second = flops_per_input(setting) * setting.labels.size / (ms / 1e3)
     figures = {
         "inputs_per_s": round(setting.labels.size / (ms / 1e3), 1),
         "gflop_per_s": round(per_second / 1e9, 1),
@@ -293,6 +300,13 @@ def throughput(setting: Setting, ms: float) -> dict[str, float]:
     if peak is not None and jnp.dtype(model.dtype) == jnp.bfloat16:
         figures["model_flop_utilisation"] = round(per_second / peak, 3)
     return figures
+
+
+def product_peak() -> float:
+    """FLOP/s of XLA's float32 product at the shape of MiniLM's perceptron, 2,560 tokens."""
+    x, weight = (jax.random.normal(jax.random.key(k), (n, 384)) for k, n in enumerate((2560, 1536)))
+    product, _ = compiled(times, x, weight)
+    return 2 * x.size * weight.shape[0] / (1e-3 * np.min(interleaved(product, runs=30)))
 
 
 # -- measurements ----------------------------------------------------------------------------------
@@ -313,6 +327,9 @@ def measure(setting: Setting, groups: tuple[int, ...], runs: int, with_peers: bo
     record |= throughput(setting, our_ms)
     for name, ms in zip(peers, peer_ms, strict=True):
         record[name] = row(float(our_ms), float(ms), compile_s)
+        if jax.default_backend() == "cpu":  # the ratio if all of a round ran as its products do
+            least_ms = 1e3 * setting.labels.size * flops_per_input(setting) / product_peak()
+            record[name]["ratio_at_peak"] = round(float(ms) / least_ms, 3)
     if not peers:
         record |= {"ours_ms": round(float(our_ms), 3), "compile_s": round(compile_s, 3)}
     return record

@@ -85,8 +85,12 @@ def test_a_regression_is_named_after_its_metric():
     out = finished_run("score")
     result = xr.load_dataset(out / "run.nc")
     assert result.attrs["metric"] == "pearson"
-    assert "accuracy" not in result
-    assert result.pearson_mean_head.attrs["long_name"].startswith("test pearson")
+    assert not [name for name in result.data_vars if "accuracy" in name]
+    for name in ("pearson", "pearson_participants", "pearson_mean_head", "device_pearson"):
+        assert result[name].attrs["long_name"].startswith("test pearson")
+    assert result.device_pearson.dims == ("policy", "seed", "eval_round", "device")
+    np.testing.assert_allclose(result.device_pearson.mean("device"), result.pearson, rtol=1e-5)
+    assert result.loss.attrs["units"] == result.test_loss.attrs["units"] == ""  # no nats
     card = json.loads((out / "run.json").read_text())
     assert (card["task"], card["num_outputs"], card["pooling"]) == ("regression", 1, "mean")
     assert card["lora"] | {"rank": 2, "alpha": 5.5, "targets": ["query", "mlp_out"]} == card["lora"]

@@ -36,6 +36,7 @@ def comparison(difference):
     return xr.Dataset(
         {"accuracy": (("policy", "seed", "eval_round"), accuracy)},
         coords={"policy": ["a", "b"], "eval_round": [0, 10]},
+        attrs={"metric": "accuracy"},
     )
 
 

@@ -45,7 +45,7 @@ MODELS = {
     "distilbert": ("DistilBert", DISTILBERT),
     "vit": ("ViT", IMAGES),
 }
-TOLERANCE = 2e-5
+TOLERANCE = 5e-6  # of the largest logit; measured: 1.5e-6
 BLOCK = ("query", "key", "value", "attention_output", "mlp_in", "mlp_out")
 
 
@@ -132,6 +132,11 @@ def their_logits(network, inputs):
         return network(**inputs).logits.numpy()
 
 
+def assert_close(ours, theirs):
+    scale = max(1, np.abs(theirs).max())
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE * scale)
+
+
 def trees_equal(left, right):
     left, right = flatten_dict(left), flatten_dict(right)
     assert left.keys() == right.keys()
@@ -170,7 +175,7 @@ def test_logits_in_pytorch_are_ours(name, targets, alpha, num_outputs, folder_of
     ours, theirs = make_inputs(checkpoint.model)
     logits = our_logits(checkpoint, lora, adapters, head, ours)
     assert logits.shape == (3, num_outputs)
-    np.testing.assert_allclose(logits, their_logits(network, theirs), rtol=0, atol=TOLERANCE)
+    assert_close(logits, their_logits(network, theirs))
 
     # The head is ours, not the one that transformers drew; nothing else is adapted.
     parameters = {path: p.detach().numpy() for path, p in network.named_parameters()}
@@ -251,7 +256,7 @@ def test_a_head_that_transformers_has_not_lies_beside_the_adapter(
     }[pooling]
     expected = features.numpy() @ weights["out.weight"].T + weights["out.bias"]
     logits = our_logits(checkpoint, lora, adapters, head, ours)
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=TOLERANCE)
+    assert_close(logits, expected)
     again = import_peft(tmp_path, checkpoint)
     trees_equal(again.adapters, adapters)
     trees_equal(again.head, head)
@@ -369,7 +374,7 @@ def test_adapters_that_peft_saved_come_in(name, options, targets, folder_of, tmp
     ours, theirs = make_inputs(checkpoint.model)
     logits = our_logits(checkpoint, *adapter, ours)
     expected = their_logits(network, theirs)
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+    assert_close(logits, expected)
 
 
 def test_an_adapter_without_a_head_comes_in(folder_of, tmp_path):
@@ -601,12 +606,8 @@ def test_minilm_makes_the_round_trip(tmp_path):
     ).eval()
     check_trainable(network, checkpoint, lora, head)
     ours, theirs = make_inputs(checkpoint.model, batch=2, length=13)
-    np.testing.assert_allclose(
-        our_logits(checkpoint, lora, adapters, head, ours),
-        their_logits(network, theirs),
-        rtol=0,
-        atol=TOLERANCE,
-    )
+    logits = our_logits(checkpoint, lora, adapters, head, ours)
+    assert_close(logits, their_logits(network, theirs))
 
 
 def test_a_trained_vit_makes_the_round_trip(tmp_path):
@@ -620,4 +621,4 @@ def test_a_trained_vit_makes_the_round_trip(tmp_path):
     ours, theirs = make_inputs(checkpoint.model, batch=2)
     expected = their_logits(network, theirs)
     logits = our_logits(checkpoint, lora, adapters, head, ours)
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+    assert_close(logits, expected)
