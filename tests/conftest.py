@@ -1,5 +1,9 @@
 """Strict arithmetic for every test, and the small world that learning tests share."""
 
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +15,19 @@ from jaxsplit.models import LoraConfig, ViT
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+_MANY_MAPPINGS = 25_000  # of the 65,530 that Linux gives a process by default
+_MAPPINGS = Path("/proc/self/maps")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_compiled_programs() -> Iterator[None]:
+    """Drop compiled programs in time: each has memory mappings, and XLA dies without any left."""
+    yield
+    if _MAPPINGS.exists() and _MAPPINGS.read_bytes().count(b"\n") > _MANY_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
+
 
 NUM_DEVICES = 6
 NUM_CLASSES = 3
