@@ -329,7 +329,7 @@ def measure(setting: Setting, groups: tuple[int, ...], runs: int, with_peers: bo
         record[name] = row(float(our_ms), float(ms), compile_s)
         if jax.default_backend() == "cpu":  # the ratio if all of a round ran as its products do
             least_ms = 1e3 * setting.labels.size * flops_per_input(setting) / product_peak()
-            record[name]["ratio_at_peak"] = round(float(ms) / least_ms, 3)
+            record[name]["ratio_at_peak"] = round(float(ms / least_ms), 3)
     if not peers:
         record |= {"ours_ms": round(float(our_ms), 3), "compile_s": round(compile_s, 3)}
     return record
