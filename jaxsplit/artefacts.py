@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 from safetensors.flax import load_file, save_file
 
 from jaxsplit.federated import LearningState
+from jaxsplit.federated.evaluate import weighted_mean
 from jaxsplit.files import atomic_path
 from jaxsplit.models import LoraConfig
 
@@ -103,13 +103,7 @@ def mean_head(weights: Weights) -> Any:
     Returns:
       One head.
     """
-    total = jnp.sum(weights.participation)
-    share = jnp.where(
-        total > 0,
-        weights.participation / jnp.maximum(total, 1),
-        1 / weights.participation.size,
-    ).astype(jnp.float32)
-    return jax.tree.map(lambda leaf: jnp.tensordot(share, leaf, axes=1), weights.heads)
+    return weighted_mean(weights.participation, weights.heads)
 
 
 def save_card(folder: Path, card: RunCard) -> None:

@@ -316,9 +316,9 @@ def fine_tune(
 def _card(config: FineTuneConfig, prepared: Prepared) -> RunCard:
     checkpoint, dataset, scheme = prepared
     assert scheme.model.lora is not None
-    is_here = config.model == "minilm" or Path(config.model).expanduser().is_dir()
+    local = Path(checkpoint.source).expanduser()
     return RunCard(
-        checkpoint=str(checkpoint.folder.resolve()) if is_here else config.model,
+        checkpoint=str(local.resolve()) if local.is_dir() else checkpoint.source,
         pooling=checkpoint.model.pooling,
         image_size=config.image_size,
         lora=scheme.model.lora,

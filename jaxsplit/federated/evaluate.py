@@ -38,14 +38,7 @@ def evaluate(state: LearningState, scheme: Scheme, world: World) -> Evaluation:
         return scheme.task.metric(outputs, world.test_labels), jnp.mean(losses)
 
     scores, losses = jax.vmap(test)(state.heads)
-
-    def weighted_mean(weights: jax.Array, leaf: jax.Array) -> jax.Array:
-        weights = weights.astype(leaf.dtype)
-        total = jnp.sum(weights)
-        weights = jnp.where(total > 0, weights / jnp.maximum(total, 1), 1 / weights.size)
-        return jnp.tensordot(weights, leaf, axes=1)
-
-    mean_head = jax.tree.map(lambda leaf: weighted_mean(state.participation, leaf), state.heads)
+    mean_head = weighted_mean(state.participation, state.heads)
     return Evaluation(
         score=jnp.mean(scores),
         score_participants=weighted_mean(state.participation > 0, scores),
@@ -53,6 +46,26 @@ def evaluate(state: LearningState, scheme: Scheme, world: World) -> Evaluation:
         loss=jnp.mean(losses),
         device_score=scores,
     )
+
+
+def weighted_mean(weights: jax.Array, tree: Any) -> Any:
+    """Weighted mean over the leading axis of each leaf; the plain mean where all weights are 0.
+
+    Args:
+      weights: of the devices, [N], not negative.
+      tree: a pytree of arrays [N, ...].
+
+    Returns:
+      The tree without its leading axis.
+    """
+
+    def of_leaf(leaf: jax.Array) -> jax.Array:
+        share = weights.astype(leaf.dtype)
+        total = jnp.sum(share)
+        share = jnp.where(total > 0, share / jnp.maximum(total, 1), 1 / share.size)
+        return jnp.tensordot(share, leaf, axes=1)
+
+    return jax.tree.map(of_leaf, tree)
 
 
 def test_features(adapters: Any, scheme: Scheme, world: World) -> jax.Array:

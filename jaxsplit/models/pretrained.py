@@ -160,16 +160,16 @@ def _without_prefix(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np
     return {renamed(name): tensor for name, tensor in tensors.items()}
 
 
-def wanted_parts(
+def _wanted_parts(
     model: Backbone, family: Family
-) -> Iterator[tuple[tuple[str, ...], tuple[str, ...], str]]:
-    """Each array of a backbone: its path in our tree, its possible names, its kind."""
-    kinds = {
-        "dense": (family.dense, (("weight", "weight"), ("bias", "bias"))),
-        "norm": (family.norms, (("scale", "weight"), ("bias", "bias"))),
-        "table": (family.tables, (("", ""),)),
-    }
-    for kind, (table, leaves) in kinds.items():
+) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Each array of a backbone: its path in our tree, its possible names."""
+    kinds = (
+        (family.dense, (("weight", "weight"), ("bias", "bias"))),
+        (family.norms, (("scale", "weight"), ("bias", "bias"))),
+        (family.tables, (("", ""),)),
+    )
+    for table, leaves in kinds:
         for part, modules in table.items():
             if part == "pooler" and model.pooling != "pooler":
                 continue
@@ -183,7 +183,7 @@ def wanted_parts(
                         continue
                     path = (*part.format(i=i).split("/"), *([ours] if ours else []))
                     names = tuple(".".join(filter(None, (m.format(i=i), theirs))) for m in modules)
-                    yield path, names, kind
+                    yield path, names
 
 
 def _to_tree(
@@ -196,7 +196,7 @@ def _to_tree(
     param_dtype: DTypeLike,
 ) -> Any:
     flat, used, missing = {}, set(), []
-    for path, names, _ in wanted_parts(model, family):
+    for path, names in _wanted_parts(model, family):
         found = next((name for name in names if name in tensors), None)
         if found is None:
             missing.append(names[-1])

@@ -20,8 +20,9 @@ class ViT(Backbone, kw_only=True):
       >>> import jax
       >>> model = ViT(patch_size=2, hidden_size=8, num_hidden_layers=2, num_attention_heads=2,
       ...             intermediate_size=16)
-      >>> model.tabulate  # doctest: +ELLIPSIS
-      <bound method ...>
+      >>> images = jnp.ones((3, 4, 4, 1))
+      >>> model.apply(model.init(jax.random.key(0), images), images).shape
+      (3, 8)
     """
 
     patch_size: int
