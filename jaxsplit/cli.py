@@ -1,19 +1,24 @@
-"""The command line: `jaxsplit quickstart | run | sweep | data describe | export`."""
+"""The command line: `jaxsplit quickstart | run | sweep | reproduce | data describe | export`."""
 
 import contextlib
+import dataclasses
+import functools
+import importlib
 import io
 import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import jax
 import tyro
 from rich.console import Console
+from rich.progress import Progress
 
 from jaxsplit.artefacts import ArtefactError
+from jaxsplit.comparison import Task, comparison_samples
 from jaxsplit.describe_data import DescribeConfig, describe, description_table, save_description
 from jaxsplit.export import ExportConfig, export
 from jaxsplit.fine_tune import FineTuneConfig, fine_tune, prepare
@@ -24,11 +29,14 @@ from jaxsplit.plots import comparison_figure, save_figure, sweep_figure
 from jaxsplit.progress import progress_bars, stages, sweep_progress
 from jaxsplit.quickstart import QuickstartConfig, foundation_model, quickstart
 from jaxsplit.report import rounds_above, summary_table, sweep_table, trainable_line
+from jaxsplit.reproduce import ReproduceConfig, load_experiments
 from jaxsplit.results import save
 from jaxsplit.simulate import NonFiniteError
 from jaxsplit.sweeps import SweepConfig, sweep
+from jaxsplit.tracking import Tracker, tracker_named
+from jaxsplit.watch import Watch, watched
 
-_FINISHED = ".finished"  # below --out: what an interrupted comparison had finished
+_CHECKPOINTS = ".checkpoints"  # below --out, until the run has finished
 
 
 def _flag(option: str) -> str:
@@ -47,6 +55,10 @@ def _sweep(config: tyro.conf.OmitArgPrefixes[SweepConfig]) -> SweepConfig:
     return config
 
 
+def _reproduce(config: tyro.conf.OmitArgPrefixes[ReproduceConfig]) -> ReproduceConfig:
+    return config
+
+
 def _data(
     command: Annotated[DescribeConfig, tyro.conf.subcommand("describe")]
     | Annotated[None, tyro.conf.Suppress],
@@ -62,6 +74,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "quickstart": _quickstart,
     "run": _run,
     "sweep": _sweep,
+    "reproduce": _reproduce,
     "data": _data,
     "export": _export,
 }
@@ -69,6 +82,7 @@ _CONFIGS = {
     "quickstart": QuickstartConfig,
     "run": FineTuneConfig,
     "sweep": SweepConfig,
+    "reproduce": ReproduceConfig,
     "data": DescribeConfig,
     "export": ExportConfig,
 }
@@ -107,18 +121,23 @@ def _one_line(box: str, command: str) -> str:
 def _run_quickstart(config: QuickstartConfig, console: Console) -> None:
     config.check()
     check_writable_folder("out", config.out)
-    with progress_bars(console) as progress:
-        task = progress.add_task("backbone", total=None, visible=False, unit="epochs")
-        foundation_model(
-            lambda done, epochs: progress.update(task, completed=done, total=epochs, visible=True)
-        )
-        task = progress.add_task("compiling", total=config.total_rounds, unit="rounds")
-        result = quickstart(
-            config,
-            lambda policy, rounds: progress.update(task, advance=rounds, description=policy),
-            resume_folder=config.out / _FINISHED,
-        )
-    _tell(config, result, config.out / "quickstart.nc", console)
+    tracker = tracker_named(config.track, config.out)
+    data = config.out / "quickstart.nc"
+    with progress_bars(console) as bars:
+        foundation_model(functools.partial(stages(bars), "backbone"))
+        with _watched(config, bars, data, config.task(), tracker) as observe:
+            result = quickstart(config, observe=observe, resume_folder=config.out / _CHECKPOINTS)
+    _tell(config, result, data, console)
+
+
+@contextlib.contextmanager
+def _watched(
+    config: LearningOptions, bars: Progress, data: Path, task: Task, tracker: Tracker
+) -> Iterator[Watch]:
+    """Watch a comparison whose result will be `data`."""
+    setting, samples = dataclasses.asdict(config), comparison_samples(config, task)
+    with watched(bars, data.with_suffix(".log"), setting, samples, tracker) as watch:
+        yield watch
 
 
 def _tell(config: LearningOptions, result: Any, data: Path, console: Console) -> None:
@@ -126,29 +145,28 @@ def _tell(config: LearningOptions, result: Any, data: Path, console: Console) ->
     picture = data.with_suffix(".png")
     save(result, data)
     save_figure(comparison_figure(result), picture)
-    shutil.rmtree(data.parent / _FINISHED)
+    shutil.rmtree(data.parent / _CHECKPOINTS)
     console.print(summary_table(result))
     reference, *others = config.policies
     for policy in others:
         if above := rounds_above(result, policy, reference):
             console.print(f"{policy} lies above {reference} (paired 95 % interval) after {above}")
-    console.print(f"wrote {data} and {picture}")
+    console.print(f"wrote {data}, {picture} and {data.with_suffix('.log')}")
 
 
 def _run_fine_tune(config: FineTuneConfig, console: Console) -> None:
     config.check()
     check_writable_folder("out", config.out)
+    tracker = tracker_named(config.track, config.out)
+    data = config.out / "run.nc"
     with progress_bars(console) as bars:
         prepared = prepare(config, stages(bars))
-        bars.console.print(trainable_line(prepared.scheme, prepared.checkpoint.params))
-        task = bars.add_task("compiling", total=config.total_rounds, unit="rounds")
-        result = fine_tune(
-            config,
-            prepared,
-            lambda policy, rounds: bars.update(task, advance=rounds, description=policy),
-            resume_folder=config.out / _FINISHED,
-        )
-    _tell(config, result, config.out / "run.nc", console)
+        with _watched(config, bars, data, prepared.task, tracker) as watch:
+            watch.say(trainable_line(prepared.scheme, prepared.checkpoint.params))
+            result = fine_tune(
+                config, prepared, observe=watch, resume_folder=config.out / _CHECKPOINTS
+            )
+    _tell(config, result, data, console)
     console.print(f"the adapters for PyTorch: jaxsplit export --run {config.out}")
 
 
@@ -192,10 +210,16 @@ def _run_sweep(config: SweepConfig, console: Console) -> None:
         console.print(f"{config.out / 'sweep.nc'} and {picture}")
 
 
+def _run_reproduce(config: ReproduceConfig, console: Console) -> None:
+    runner = importlib.import_module(".runner", load_experiments().__name__)
+    runner.reproduce(config, console)
+
+
 _RUNNERS: dict[type, Callable[[Any, Console], None]] = {
     QuickstartConfig: _run_quickstart,
     FineTuneConfig: _run_fine_tune,
     SweepConfig: _run_sweep,
+    ReproduceConfig: _run_reproduce,
     DescribeConfig: _run_data_describe,
     ExportConfig: _run_export,
 }
@@ -222,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (NonFiniteError, OSError) as error:
         _fail(1, str(error))
     except KeyboardInterrupt:
-        _fail(130, "interrupted; what had finished is kept, the same command resumes")
+        _fail(130, "interrupted; the last checkpoint is kept, the same command resumes")
 
 
 def _shown(value: Any) -> str:

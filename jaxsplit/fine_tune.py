@@ -15,7 +15,7 @@ from flax.errors import FlaxError
 from jax.typing import ArrayLike
 
 from jaxsplit.artefacts import RunCard, save_card, weights_path
-from jaxsplit.comparison import compare_policies
+from jaxsplit.comparison import Observe, Task, compare_policies
 from jaxsplit.data import (
     Dataset,
     ImageTransform,
@@ -29,6 +29,7 @@ from jaxsplit.federated import Scheme, fedft
 from jaxsplit.learning_options import POLICIES, LearningOptions, clipped_sgd
 from jaxsplit.models import Bert, Checkpoint, LoraConfig, ViT, from_pretrained
 from jaxsplit.models.lora import TARGETS
+from jaxsplit.observer import Observer
 from jaxsplit.options import OptionError, check_options, number, some_of, whole
 
 
@@ -89,6 +90,12 @@ class FineTuneConfig(LearningOptions):
     """Learning rate of the global adapters."""
     head_learning_rate: Annotated[float, number(above=0)] = 1e-2
     """Learning rate of the personal heads."""
+    adapters: Literal["global", "per_device"] = "global"
+    """One set for all (FedFT), or a copy per device in each round, averaged after it (SFT)."""
+    heads: Literal["personal", "shared"] = "personal"
+    """A head of each device's own (FedFT), or one for all."""
+    local_steps: Annotated[int, whole(1)] = 1
+    """Mini-batches of a scheduled device per round; more than 1 with --adapters per_device."""
     optimizer: Literal["sgd", "momentum", "adam", "adamw"] = "adam"
     """Optimizer of adapters and heads; gradients are clipped at norm 1."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -108,6 +115,9 @@ class FineTuneConfig(LearningOptions):
         """
         check_options(self)
         self.partitioner()
+        if self.local_steps > 1 and self.adapters == "global":
+            allowed = "1, as global adapters take one step per round, or --adapters per_device"
+            raise OptionError("local_steps", self.local_steps, allowed)
         if self.fused_attention and (self.dtype != "bfloat16" or jax.default_backend() != "gpu"):
             raise OptionError("fused_attention", True, "it with --dtype bfloat16 on an NVIDIA GPU")
 
@@ -130,7 +140,13 @@ class FineTuneConfig(LearningOptions):
           OptionError: a target that the backbone has not.
         """
         targets = self.lora_targets or checkpoint.model.default_targets()
-        lora = LoraConfig(self.lora_rank, self.lora_alpha, targets, dropout=self.lora_dropout)
+        lora = LoraConfig(
+            self.lora_rank,
+            self.lora_alpha,
+            targets,
+            dropout=self.lora_dropout,
+            per_device=self.adapters == "per_device",
+        )
         if not set(targets) <= set(allowed := checkpoint.model.lora_targets()):
             pooling = checkpoint.model.pooling
             text = f"some of {', '.join(allowed)}, the layers there are with pooling {pooling}"
@@ -144,6 +160,12 @@ class Prepared(NamedTuple):
     checkpoint: Checkpoint
     dataset: Dataset
     scheme: Scheme
+    partitioner: Partitioner
+
+    @property
+    def task(self) -> Task:
+        """What is fine-tuned, and on what."""
+        return Task(self.scheme, self.checkpoint.params, self.dataset, self.partitioner)
 
 
 def prepare(config: FineTuneConfig, progress: Progress | None = None) -> Prepared:
@@ -190,9 +212,18 @@ def prepare(config: FineTuneConfig, progress: Progress | None = None) -> Prepare
         batch_size=config.batch_size,
         optimizer=OPTIMIZERS[config.optimizer],
         devices_per_step=config.devices_per_step,
+        heads=config.heads,
+        local_steps=config.local_steps,
+        schedule=config.schedule(),
     )
     _check_inputs(config, checkpoint, dataset, scheme)
-    return Prepared(checkpoint, dataset, scheme)
+    partitioner = config.partitioner()
+    try:
+        partitioner(0, dataset.train_labels, config.devices)
+    except ValueError as error:
+        allowed = f"one that fits the data ({error})"
+        raise OptionError("partition", config.partition, allowed) from error
+    return Prepared(checkpoint, dataset, scheme, partitioner)
 
 
 def _load(
@@ -271,8 +302,8 @@ def _check_inputs(
 def fine_tune(
     config: FineTuneConfig,
     prepared: Prepared,
-    progress: Callable[[str, int], None] = lambda policy, rounds: None,
     *,
+    observe: Observe = lambda policy: Observer(),
     resume_folder: Path | None = None,
 ) -> xr.Dataset:
     """Fine-tune under every policy, and keep what was trained.
@@ -280,33 +311,25 @@ def fine_tune(
     Args:
       config: the options.
       prepared: from `prepare`.
-      progress: called with the policy and the number of rounds just done.
-      resume_folder: keeps each finished policy; a run of the same options takes it from there.
+      observe: makes what is told about a policy's run.
+      resume_folder: keeps checkpoints; a run that was stopped goes on from there.
 
     Returns:
       A data set with dimensions policy, seed, round, eval_round and device. Where a
       `resume_folder` is given, `config.out` holds the weights and `run.json`.
 
     Raises:
-      OptionError: the partition does not fit the data.
+      OptionError: `resume_folder` holds a run with other options; the round does not fit into the
+        memory.
       NonFiniteError: the training diverged, or a delay is not finite.
     """
-    checkpoint, dataset, scheme = prepared
-    try:
-        config.partitioner()(0, dataset.train_labels, config.devices)
-    except ValueError as error:
-        allowed = f"one that fits the data ({error})"
-        raise OptionError("partition", config.partition, allowed) from error
     result = compare_policies(
         config,
         f"FedFT: {config.model} on {config.data}, {config.partition} over {config.devices} devices",
-        scheme,
-        checkpoint.params,
-        dataset,
-        partitioner=config.partitioner(),
-        progress=progress,
+        prepared.task,
+        observe=observe,
         resume_folder=resume_folder,
-        keep_weights=functools.partial(weights_path, config.out),
+        weights_path=functools.partial(weights_path, config.out) if resume_folder else None,
     )
     if resume_folder is not None:
         save_card(config.out, _card(config, prepared))
@@ -314,14 +337,14 @@ def fine_tune(
 
 
 def _card(config: FineTuneConfig, prepared: Prepared) -> RunCard:
-    checkpoint, dataset, scheme = prepared
-    assert scheme.model.lora is not None
+    checkpoint, dataset, lora = prepared.checkpoint, prepared.dataset, prepared.scheme.model.lora
+    assert lora is not None
     local = Path(checkpoint.source).expanduser()
     return RunCard(
         checkpoint=str(local.resolve()) if local.is_dir() else checkpoint.source,
         pooling=checkpoint.model.pooling,
         image_size=config.image_size,
-        lora=scheme.model.lora,
+        lora=lora,
         task=dataset.task,
         num_outputs=dataset.num_outputs,
         label_names=dataset.label_names,

@@ -1,7 +1,8 @@
 """The options that learning runs share on the command line: rounds, rates, adapters, radio."""
 
+import functools
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import optax
 from jax.typing import ArrayLike
@@ -11,6 +12,7 @@ from jaxsplit.federated import LearningParams
 from jaxsplit.network import Network, NetworkParams
 from jaxsplit.options import number, some_of, whole
 from jaxsplit.scheduling import LyapunovParams
+from jaxsplit.tracking import TRACKERS
 from jaxsplit.wireless import RayleighParams, rayleigh
 
 POLICIES = {
@@ -37,10 +39,12 @@ class LearningOptions:
     """Rounds between two evaluations."""
     batch_size: Annotated[int, whole(1)] = 16
     """Samples per device and round."""
-    adapter_learning_rate: Annotated[float, number(above=0)] = 0.3
-    """Learning rate of the global adapters (SGD, gradient norm clipped at 1)."""
+    adapter_learning_rate: Annotated[float, number(at_least=0)] = 0.3
+    """Learning rate of the adapters (SGD, gradient norm clipped at 1); 0 trains heads alone."""
     head_learning_rate: Annotated[float, number(above=0)] = 0.01
     """Learning rate of the personal heads (likewise)."""
+    learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How both learning rates fall over the rounds: not, or to 0 along a line or a cosine."""
     lora_rank: Annotated[int, whole(1)] = 4
     """Rank r of the adapters."""
     lora_alpha: Annotated[float, number(above=0)] = 8.0
@@ -57,6 +61,12 @@ class LearningOptions:
     """Noise power density N0, dBm/Hz."""
     radius_m: Annotated[float, number(above=0)] = 100.0
     """Radius of the disc of devices around the server, m."""
+    seeds_at_once: Annotated[int | None, whole(1).or_none()] = None
+    """Seeds in one program; by default 1 on a processor, what the memory holds on accelerators."""
+    checkpoint_every_s: Annotated[float, number(at_least=0)] = 30.0
+    """Seconds between two checkpoints, at least; an interrupted run goes on from the last one."""
+    track: Annotated[tuple[str, ...], some_of(TRACKERS).or_empty()] = ()
+    """Where metrics go as well while the run goes on: tensorboard, wandb (extras of that name)."""
 
     @property
     def total_rounds(self) -> int:
@@ -82,9 +92,20 @@ class LearningOptions:
             delay_budget=self.delay_budget_ns_per_bit * 1e-9,
         )
 
+    def schedule(self) -> optax.Schedule | None:
+        """Factor of both learning rates over the rounds, None for 1."""
+        return _schedule(self.learning_rate_schedule, self.rounds)
+
     def learning_params(self) -> LearningParams:
         """The learning rates."""
         return LearningParams(self.adapter_learning_rate, self.head_learning_rate)
+
+
+@functools.lru_cache  # a schedule made anew would compile the round anew
+def _schedule(name: str, rounds: int) -> optax.Schedule | None:
+    if name == "linear":
+        return optax.linear_schedule(1.0, 0.0, rounds)
+    return optax.cosine_decay_schedule(1.0, rounds) if name == "cosine" else None
 
 
 def clipped_sgd(learning_rate: ArrayLike) -> optax.GradientTransformation:

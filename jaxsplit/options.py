@@ -26,6 +26,10 @@ class Allowed(NamedTuple):
         """The same, or nothing."""
         return Allowed(self.text, lambda value: value is None or self.test(value))
 
+    def or_empty(self) -> "Allowed":
+        """The same, or an empty tuple."""
+        return Allowed(self.text, lambda value: value == () or self.test(value))
+
 
 def whole(low: int) -> Allowed:
     """Integers from `low` on.

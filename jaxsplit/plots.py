@@ -40,20 +40,46 @@ def policy_colour(policy: str, index: int = 0) -> str:
     return _COLOURS.get(policy) or _OTHER_COLOURS[index % len(_OTHER_COLOURS)]
 
 
-def _band(axes: Axes, x: np.ndarray, values: xr.DataArray, colour: str, label: str) -> None:
-    """A line of means over seeds with its 95 % band; `values` has dimensions seed × x."""
+def band(axes: Axes, x: np.ndarray, values: xr.DataArray, colour: str, label: str) -> None:
+    """Draw a line of means over seeds with its 95 % band.
+
+    Args:
+      axes: to draw on.
+      x: shape [K].
+      values: with dimensions seed and x, [S, K].
+      colour: of the line.
+      label: for the legend.
+    """
     intervals = [mean_interval(column) for column in values.values.T]
     mean, low, high = np.array(intervals).T
     axes.plot(x, mean, color=colour, label=label, linewidth=1.6)
     axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
-def _smooth(values: xr.DataArray, window: int) -> xr.DataArray:
+def smooth(values: xr.DataArray, window: int) -> xr.DataArray:
+    """Running mean over rounds.
+
+    Args:
+      values: with the dimension round.
+      window: rounds, centred.
+
+    Returns:
+      The same shape; fewer rounds count at both ends.
+    """
     return values.rolling(round=window, min_periods=1, center=True).mean()
 
 
-def _on_common_time(values: xr.DataArray, time_s: xr.DataArray, grid: np.ndarray) -> xr.DataArray:
-    """Curves of every seed, held from one evaluation to the next, at common times."""
+def on_common_time(values: xr.DataArray, time_s: xr.DataArray, grid: np.ndarray) -> xr.DataArray:
+    """Curves of every seed at common times, interpolated between evaluations.
+
+    Args:
+      values: with dimensions seed and eval_round.
+      time_s: of these evaluations, simulated seconds.
+      grid: the common times, shape [K].
+
+    Returns:
+      Dimensions seed and time, [S, K].
+    """
     rows = [
         np.interp(grid, time_s.sel(seed=seed).values, values.sel(seed=seed).values)
         for seed in values.seed.values
@@ -81,12 +107,12 @@ def comparison_figure(result: xr.Dataset) -> Figure:
         of = result.sel(policy=label)
         colour = policy_colour(label, k)
         for row, values in enumerate((of[metric] * 100, of.test_loss)):
-            _band(panels[row, 0], of.eval_round.values, values, colour, label)
-            at_time = _on_common_time(values, of.eval_time_s, grid_s)
-            _band(panels[row, 1], grid_s, at_time, colour, label)
+            band(panels[row, 0], of.eval_round.values, values, colour, label)
+            at_time = on_common_time(values, of.eval_time_s, grid_s)
+            band(panels[row, 1], grid_s, at_time, colour, label)
         queue = of.queue.mean("seed") / budget
         panels[0, 2].plot(of["round"], queue, color=colour, label=label, linewidth=1.2)
-        _band(panels[1, 2], of["round"].values, _smooth(of.num_scheduled, window), colour, label)
+        band(panels[1, 2], of["round"].values, smooth(of.num_scheduled, window), colour, label)
     for row, name in enumerate((f"test {metric}, %", "test loss")):
         panels[row, 0].set(xlabel="round", ylabel=name)
         panels[row, 1].set(xlabel="simulated time, s", ylabel=name, xlim=(0, end_s))

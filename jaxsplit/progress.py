@@ -22,6 +22,8 @@ _UNITS = {
     "simulating": "rounds",
     "decoding": "images",
     "tokenizing": "texts",
+    "backbone": "epochs",
+    "timing": "problems",
 }
 
 
@@ -53,6 +55,7 @@ def progress_bars(console: Console | None = None) -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
         console=console,
+        speed_estimate_period=3600,  # s: chunks of rounds take long, and some longer than others
     )
 
 

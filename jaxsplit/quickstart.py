@@ -1,6 +1,8 @@
 """The quickstart: FedFT on real handwritten digits, four kinds of scheduling compared."""
 
 import contextlib
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,12 +16,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 from safetensors.flax import load_file, save_file
 
-from jaxsplit.comparison import compare_policies, digest
+from jaxsplit.comparison import Observe, Task, compare_policies
 from jaxsplit.data import digits
 from jaxsplit.federated import Scheme, fedft
 from jaxsplit.files import atomic_path
 from jaxsplit.learning_options import LearningOptions, clipped_sgd
 from jaxsplit.models import LoraConfig, ViT, pretrain
+from jaxsplit.observer import Observer
 from jaxsplit.options import OptionError, check_options
 
 BACKBONE = ViT(
@@ -71,7 +74,13 @@ class QuickstartConfig(LearningOptions):
             lora=LoraConfig(rank=self.lora_rank, alpha=self.lora_alpha),
             batch_size=self.batch_size,
             optimizer=clipped_sgd,
+            schedule=self.schedule(),
         )
+
+    def task(self, *, cache_folder: Path | None = None) -> Task:
+        """The backbone, trained where it is not cached, and the digits."""
+        backbone = foundation_model(cache_folder=cache_folder)
+        return Task(self.scheme(), backbone, digits(FINE_TUNING_CLASSES))
 
 
 def foundation_model(
@@ -96,7 +105,7 @@ def foundation_model(
         "jax": version("jax"),
     }
     folder = cache_folder or platformdirs.user_cache_path("jaxsplit") / "backbones"
-    path = folder / f"digits-vit-{digest(recipe)}.safetensors"
+    path = folder / f"digits-vit-{_digest(recipe)}.safetensors"
     with contextlib.suppress(FileNotFoundError, SafetensorError):  # absent or damaged: train
         return unflatten_dict(load_file(path), sep="/")
     dataset = digits(PRETRAINING_CLASSES)
@@ -113,10 +122,14 @@ def foundation_model(
     return params
 
 
+def _digest(recipe: Any) -> str:
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def quickstart(
     config: QuickstartConfig,
-    progress: Callable[[str, int], None] = lambda policy, rounds: None,
     *,
+    observe: Observe = lambda policy: Observer(),
     cache_folder: Path | None = None,
     resume_folder: Path | None = None,
 ) -> xr.Dataset:
@@ -124,9 +137,9 @@ def quickstart(
 
     Args:
       config: the options.
-      progress: called with the policy and the number of rounds just done.
+      observe: makes what is told about a policy's run.
       cache_folder: see `foundation_model`.
-      resume_folder: keeps each finished policy; a run of the same options takes it from there.
+      resume_folder: keeps checkpoints; a run that was stopped goes on from there.
 
     Returns:
       A data set with dimensions policy, seed, round, eval_round and device.
@@ -139,9 +152,7 @@ def quickstart(
     return compare_policies(
         config,
         "jaxsplit quickstart: FedFT on handwritten digits 5-9",
-        config.scheme(),
-        foundation_model(cache_folder=cache_folder),
-        digits(FINE_TUNING_CLASSES),
-        progress=progress,
+        config.task(cache_folder=cache_folder),
+        observe=observe,
         resume_folder=resume_folder,
     )

@@ -1,7 +1,7 @@
 """Summary tables for the terminal."""
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,33 @@ from jaxsplit.sweeps import over_seeds
 _MAX_ROWS = 60
 
 
+class ParameterCounts(NamedTuple):
+    """Parameters of a model, by who trains them."""
+
+    adapters: int
+    head: int  # of each device
+    backbone: int  # frozen
+
+
+def parameter_counts(scheme: Scheme, backbone: Any) -> ParameterCounts:
+    """How many parameters a model has.
+
+    Args:
+      scheme: the choices of the learning round.
+      backbone: frozen weights.
+
+    Returns:
+      Their numbers.
+    """
+    assert scheme.model.lora is not None
+    features = jax.ShapeDtypeStruct((1, scheme.model.hidden_size), jnp.float32)
+    return ParameterCounts(
+        adapters=adapter_count(backbone, scheme.model.lora),
+        head=count(jax.eval_shape(scheme.head.init, jax.random.key(0), features)),
+        backbone=count(backbone),
+    )
+
+
 def trainable_line(scheme: Scheme, backbone: Any) -> str:
     """How much of a model is trained, in a line.
 
@@ -30,10 +57,7 @@ def trainable_line(scheme: Scheme, backbone: Any) -> str:
     Returns:
       The line.
     """
-    assert scheme.model.lora is not None
-    features = jax.ShapeDtypeStruct((1, scheme.model.hidden_size), jnp.float32)
-    head = count(jax.eval_shape(scheme.head.init, jax.random.key(0), features))
-    adapters, frozen = adapter_count(backbone, scheme.model.lora), count(backbone)
+    adapters, head, frozen = parameter_counts(scheme, backbone)
     share = (adapters + head) / (adapters + head + frozen)
     return (
         f"trained: {adapters:,} of the adapters + {head:,} of each head = {adapters + head:,}, "

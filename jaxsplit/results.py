@@ -8,7 +8,7 @@ import scipy.stats
 import xarray as xr
 
 from jaxsplit.costs import Payload
-from jaxsplit.federated import Evaluation
+from jaxsplit.federated import Evaluation, RoundInfo
 from jaxsplit.files import atomic_path
 from jaxsplit.network import NetworkInfo
 from jaxsplit.scheduling import jain_index
@@ -29,6 +29,11 @@ _VARIABLES = {
     "delay_s": (("round",), "s", "transmission delay of the round's real payload"),
     "time_s": (("round",), "s", "simulated time at the end of the round"),
     "loss": (("round",), "{loss_unit}", "mean training loss of the scheduled devices"),
+    "device_loss": (
+        ("round", "device"),
+        "{loss_unit}",
+        "training loss of each scheduled device, NaN for the others",
+    ),
     "{metric}": (("eval_round",), "", "test {metric}, mean over devices with their own heads"),
     "{metric}_participants": (
         ("eval_round",),
@@ -56,7 +61,7 @@ def describe_run(
     uplink_s: np.ndarray,
     downlink_s: np.ndarray,
     delay_s: np.ndarray,
-    loss: np.ndarray,
+    rounds: RoundInfo,
     evaluations: Evaluation,
     evaluate_every: int,
     payload: Payload,
@@ -75,7 +80,7 @@ def describe_run(
       uplink_s: time that each device sends, seconds, [T, N].
       downlink_s: time that each device receives, seconds, [T, N].
       delay_s: realised delay of each round, seconds, [T].
-      loss: training loss, [T].
+      rounds: what training showed, fields with a leading axis [T].
       evaluations: fields with a leading axis [E], the first before round 0.
       evaluate_every: rounds between two of them.
       payload: bits per scheduled device and round.
@@ -88,7 +93,7 @@ def describe_run(
     Returns:
       A data set with the coordinate `seed` and dimensions round, eval_round and device.
     """
-    num_rounds = len(loss)
+    num_rounds = len(rounds.loss)
     time_s = np.cumsum(delay_s, dtype=np.float64)
     eval_round = np.minimum(np.arange(len(evaluations.score)) * evaluate_every, num_rounds)
     values = {
@@ -105,7 +110,8 @@ def describe_run(
         "downlink_s": downlink_s,
         "delay_s": delay_s,
         "time_s": time_s,
-        "loss": loss,
+        "loss": rounds.loss,
+        "device_loss": rounds.device_loss,
         "{metric}": evaluations.score,
         "{metric}_participants": evaluations.score_participants,
         "{metric}_mean_head": evaluations.score_mean_head,

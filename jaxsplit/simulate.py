@@ -1,84 +1,33 @@
 """A whole learning run: the schedule first, then the federated rounds laid over it."""
 
 import functools
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from jaxsplit.checkpoint import Checkpointing
 from jaxsplit.compile_clock import CompileClock
+from jaxsplit.costs import Payload
 from jaxsplit.data import Dataset, Partition, Partitioner, iid
 from jaxsplit.federated import (
     LearningParams,
-    LearningState,
     Scheme,
     World,
-    init_learning,
-    payload,
     run_chunk,
+    run_chunk_of_seeds,
 )
-from jaxsplit.network import (
-    Network,
-    NetworkInfo,
-    NetworkParams,
-    as_arrays,
-    run_keys,
-    run_network,
-)
-from jaxsplit.results import describe_run
-from jaxsplit.wireless import exchange_delay, transmission_delay
+from jaxsplit.memory import device_bytes, program_bytes, size
+from jaxsplit.network import Network, NetworkParams, as_arrays, run_keys
+from jaxsplit.observer import Observer
+from jaxsplit.options import OptionError
+from jaxsplit.run_plan import NonFiniteError, Plan
+from jaxsplit.run_seeds import init_seeds, of_seed, run_seeds
 
-
-class NonFiniteError(RuntimeError):
-    """A training loss or a delay became infinite or NaN."""
-
-
-class _Data(NamedTuple):
-    """A data set on the accelerator."""
-
-    inputs: Any
-    labels: jax.Array
-    test_inputs: Any
-    test_labels: jax.Array
-
-
-class _Schedule(NamedTuple):
-    """What the radio of a run does, before anything is learned."""
-
-    info: NetworkInfo  # fields [T, ...]
-    last_queue: jax.Array  # [] s/bit, Q_T
-    uplink_s: jax.Array  # [T, N] s, 0 for devices that are not scheduled
-    downlink_s: jax.Array  # [T, N] s
-    delay_s: jax.Array  # [T] s, of the slowest device
-
-
-@functools.partial(jax.jit, static_argnames=("network", "num_rounds", "warmup_rounds"))
-def _draw_schedule(
-    key: jax.Array,
-    network: Network,
-    params: NetworkParams,
-    up_bits: jax.Array,
-    down_bits: jax.Array,
-    num_rounds: int,
-    warmup_rounds: int,
-) -> _Schedule:
-    """The schedule of a run and the time that its real payload takes."""
-    state, info = run_network(key, network, params, num_rounds, warmup_rounds)
-    uplink_s, downlink_s = (
-        jnp.where(info.mask, transmission_delay(bits, info.bandwidth_hz, snr_hz), 0)
-        for bits, snr_hz in ((up_bits, info.snr_hz), (down_bits, info.server_snr_hz))
-    )
-    delay_s = jnp.max(exchange_delay(uplink_s, downlink_s, network.duplex), axis=-1)
-    return _Schedule(info, state.queue, uplink_s, downlink_s, delay_s)
-
-
-@functools.partial(jax.jit, static_argnames="scheme")
-def _init(key: jax.Array, scheme: Scheme, params: LearningParams, world: World) -> Any:
-    return init_learning(key, scheme, params, world)
+__all__ = ["NonFiniteError", "planned_samples", "run"]
 
 
 def run(
@@ -94,8 +43,9 @@ def run(
     partitioner: Partitioner = iid,
     warmup_rounds: int = 0,
     evaluate_every: int = 10,
-    progress: Callable[[int], None] | None = None,
-    finished: Callable[[int, LearningState], None] | None = None,
+    seeds_at_once: int | None = None,
+    observer: Observer | None = None,
+    checkpointing: Checkpointing | None = None,
 ) -> xr.Dataset:
     """Fine-tune a backbone over a simulated wireless network, once per seed.
 
@@ -115,8 +65,11 @@ def run(
       partitioner: who holds which samples.
       warmup_rounds: network-only rounds that fill the virtual queue before round 0.
       evaluate_every: rounds between two evaluations on the test set.
-      progress: called with the number of rounds just done.
-      finished: called with a seed and its last state, adapters and heads, for who keeps them.
+      seeds_at_once: run so many seeds in one program; by default one on a processor, which a
+        single seed keeps busy, and as many as the memory holds on an accelerator.
+      observer: is told what happens.
+      checkpointing: where to keep the state as the run goes on; a run that was killed goes on
+        from there to the same bits. The folder must belong to this very run.
 
     Returns:
       A labelled data set with dimensions seed, round, eval_round and device; units and meanings
@@ -124,137 +77,134 @@ def run(
 
     Raises:
       ValueError: no seeds, fewer than one round, more devices than samples.
+      OptionError: the round does not fit into the memory.
       NonFiniteError: the training diverged, or a delay is not finite.
     """
-    for name, value in (("num_rounds", num_rounds), ("evaluate_every", evaluate_every)):
+    counts = {"num_rounds": num_rounds, "evaluate_every": evaluate_every}
+    for name, value in (counts | {"seeds_at_once": seeds_at_once or 1}).items():
         if value < 1:
             raise ValueError(f"{name}={value}: choose 1 or more")
-    if not len(seeds):
+    seeds = list(seeds)
+    if not seeds:
         raise ValueError("seeds is empty: give at least one")
-    network_params = as_arrays(network_params or network.default_params())
-    learning_params = as_arrays(learning_params or LearningParams())
-    # To the device once, not once per seed.
-    backbone = jax.tree.map(jnp.asarray, backbone)
-    data = _Data(
-        *(
-            jax.tree.map(jnp.asarray, tree)
-            for tree in (
-                dataset.train_inputs,
-                dataset.train_labels,
-                dataset.test_inputs,
-                dataset.test_labels,
-            )
-        )
+    plan = Plan(
+        network=network,
+        network_params=as_arrays(network_params or network.default_params()),
+        scheme=scheme,
+        learning_params=as_arrays(learning_params or LearningParams()),
+        num_rounds=num_rounds,
+        warmup_rounds=warmup_rounds,
+        evaluate_every=evaluate_every,
     )
-    runs = [
-        _run_seed(
-            seed,
-            network,
-            scheme,
-            backbone,
-            data,
-            partitioner(seed, np.asarray(dataset.train_labels), network.num_devices),
-            num_rounds=num_rounds,
-            network_params=network_params,
-            learning_params=learning_params,
-            warmup_rounds=warmup_rounds,
-            evaluate_every=evaluate_every,
-            progress=progress or (lambda rounds: None),
-            finished=finished or (lambda seed, state: None),
-        )
-        for seed in seeds
-    ]
-    return xr.concat(runs, dim="seed")
+    labels = np.asarray(dataset.train_labels)
+    partitions = [partitioner(seed, labels, network.num_devices) for seed in seeds]
+    world = _on_device(backbone, dataset, _stacked(partitions))
+    observer = observer or Observer()
+    with CompileClock() as clock:
+        seeds_at_once = seeds_at_once or _fitting_seeds(plan, world, len(seeds), observer)
+    results: list[xr.Dataset] = []
+    for k in range(0, len(seeds), seeds_at_once):
+        group = slice(k, k + seeds_at_once)
+        of_group = world._replace(indices=world.indices[group], sizes=world.sizes[group])
+        compile_s = 0.0 if results else clock.seconds
+        results += run_seeds(seeds[group], plan, of_group, observer, checkpointing, compile_s)
+    return xr.concat(results, dim="seed")
 
 
-def _run_seed(
-    seed: int,
+def planned_samples(
+    seeds: Sequence[int],
     network: Network,
     scheme: Scheme,
-    backbone: Any,
-    data: _Data,
-    partition: Partition,
+    num_test_samples: int,
     *,
     num_rounds: int,
     network_params: NetworkParams,
-    learning_params: LearningParams,
-    warmup_rounds: int,
-    evaluate_every: int,
-    progress: Callable[[int], None],
-    finished: Callable[[int, LearningState], None],
-) -> xr.Dataset:
-    started = time.perf_counter()
-    clock = CompileClock()
-    with clock:
-        keys = run_keys(seed)
-        world = World(
-            backbone=backbone,
-            inputs=data.inputs,
-            labels=data.labels,
-            indices=jnp.asarray(partition.indices),
-            sizes=jnp.asarray(partition.sizes),
-            test_inputs=data.test_inputs,
-            test_labels=data.test_labels,
-        )
-        sent = payload(scheme, world)
-        bits = jnp.asarray(sent, jnp.result_type(float))
-        schedule = _draw_schedule(
-            keys.network, network, network_params, *bits, num_rounds, warmup_rounds
-        )
-        mask = np.asarray(schedule.info.mask)
-        fix = "some number of the network is beyond what a radio, or float32, can hold"
-        _check_finite("delay", np.asarray(schedule.delay_s), 0, seed, fix)
+    warmup_rounds: int = 0,
+    evaluate_every: int = 10,
+) -> int:
+    """Samples that a run will send through the backbone: what its time is made of.
 
-        # An empty chunk first: it evaluates the initial state with the same compiled program.
-        chunks = -(-num_rounds // evaluate_every)
-        padded = np.zeros(((chunks + 1) * evaluate_every, network.num_devices), bool)
-        padded[evaluate_every : evaluate_every + num_rounds] = mask
-        state = _init(keys.init, scheme, learning_params, world)
-        losses, evaluations = [], []
-        for chunk in range(chunks + 1):
-            first_round = (chunk - 1) * evaluate_every
-            rows = slice(chunk * evaluate_every, (chunk + 1) * evaluate_every)
-            state, info, evaluation = run_chunk(
-                keys.rounds,
-                state,
-                jnp.asarray(padded[rows]),
-                jnp.int32(first_round),
-                scheme,
-                learning_params,
-                world,
-            )
-            loss = np.asarray(info.loss)
-            busy = padded[rows].any(axis=-1)
-            fix = "lower the learning rates"
-            _check_finite("training loss", np.where(busy, loss, 0), first_round, seed, fix)
-            losses.append(loss)
-            evaluations.append(jax.tree.map(np.asarray, evaluation))
-            progress(min(evaluate_every, num_rounds - first_round) if chunk else 0)
+    The schedule is known before anything is learned. A sample that is trained on counts twice,
+    for its way forward and its way back, one that is evaluated once.
 
-    finished(seed, state)
-    seconds = time.perf_counter() - started
-    return describe_run(
-        seed=seed,
-        schedule=jax.tree.map(np.asarray, schedule.info),
-        last_queue=float(schedule.last_queue),
-        uplink_s=np.asarray(schedule.uplink_s),
-        downlink_s=np.asarray(schedule.downlink_s),
-        delay_s=np.asarray(schedule.delay_s),
-        loss=np.concatenate(losses[1:])[:num_rounds],
-        evaluations=jax.tree.map(lambda *leaves: np.stack(leaves), *evaluations),
-        evaluate_every=evaluate_every,
-        payload=sent,
-        delay_budget=float(np.asarray(network_params.delay_budget)),
-        metric=scheme.task.metric_name,
-        loss_unit=scheme.task.loss_unit,
-        compile_s=clock.seconds,
-        run_s=max(seconds - clock.seconds, 0.0),
+    Args:
+      seeds: as for `run`, and likewise what follows.
+      network: the choices of the radio.
+      scheme: the choices of the learning round.
+      num_test_samples: M_test.
+      num_rounds: T.
+      network_params: the network's numbers.
+      warmup_rounds: before round 0.
+      evaluate_every: rounds between two evaluations.
+
+    Returns:
+      Their number.
+    """
+    numbers = as_arrays(network_params)
+    plan = Plan(
+        network, numbers, scheme, LearningParams(), num_rounds, warmup_rounds, evaluate_every
     )
+    schedules = [plan.draw_schedule(run_keys(seed), Payload(0, 0)) for seed in seeds]
+    return plan.samples(plan.masks(schedules), num_test_samples)
 
 
-def _check_finite(what: str, values: np.ndarray, first_round: int, seed: int, fix: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(values))
-    if bad.size:
-        raise NonFiniteError(
-            f"the {what} is {values[bad[0]]} in round {first_round + bad[0]} of seed {seed}: {fix}"
-        )
+def _stacked(partitions: Sequence[Partition]) -> Partition:
+    """Partitions of several seeds with rows of one length, fields [S, ...]."""
+    length = max(partition.indices.shape[1] for partition in partitions)
+    rows = [np.pad(p.indices, ((0, 0), (0, length - p.indices.shape[1]))) for p in partitions]
+    return Partition(np.stack(rows), np.stack([p.sizes for p in partitions]))
+
+
+def _on_device(backbone: Any, dataset: Dataset, partitions: Partition) -> World:
+    """The world of all seeds on the accelerator: once, not once per seed."""
+    arrays: Any = (
+        backbone,
+        dataset.train_inputs,
+        dataset.train_labels,
+        *partitions,
+        dataset.test_inputs,
+        dataset.test_labels,
+    )
+    return World(*jax.tree.map(jnp.asarray, arrays))
+
+
+# -- how many seeds at once ------------------------------------------------------------------------
+
+
+def _fitting_seeds(plan: Plan, world: World, num_seeds: int, observer: Observer) -> int:
+    """Seeds to run at once, by what the compiler says that they need.
+
+    Raises:
+      OptionError: not even one fits.
+    """
+    at_once = 1 if jax.default_backend() == "cpu" else num_seeds
+    free = device_bytes()
+    while (needed := _bytes_of_seeds(at_once, plan, world)) > free:
+        if at_once == 1:
+            scheme = plan.scheme
+            raise OptionError(
+                "devices_per_step",
+                scheme.devices_per_step,
+                f"fewer devices at once, a batch smaller than {scheme.batch_size}, or remat: a "
+                f"round takes {size(needed)} of memory and {size(free)} are free",
+            )
+        at_once = (at_once + 1) // 2
+    how = f"{at_once} seeds at once" if at_once > 1 else "one seed after the other"
+    observer.noted(f"{how}: rounds take {size(needed)} of memory, {size(free)} are free")
+    return at_once
+
+
+def _bytes_of_seeds(at_once: int, plan: Plan, world: World) -> int:
+    """Memory of a chunk beside the data and the backbone; jit finds the compiled program again."""
+    world = world._replace(indices=world.indices[:at_once], sizes=world.sizes[:at_once])
+    state = jax.eval_shape(functools.partial(init_seeds, range(at_once), plan), world)
+    keys = jax.eval_shape(lambda: jnp.stack([run_keys(0).rounds] * at_once))
+    shape = (at_once, plan.evaluate_every, plan.network.num_devices)
+    varying = (keys, state, jax.ShapeDtypeStruct(shape, bool))
+    fixed = (jax.ShapeDtypeStruct((), jnp.int32), plan.scheme, plan.learning_params)
+    if at_once > 1:
+        lowered = run_chunk_of_seeds.lower(*varying, *fixed, world)
+    else:
+        alone = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), varying)
+        lowered = run_chunk.lower(*alone, *fixed, of_seed(world, 0))
+    return program_bytes(lowered.compile(), arguments=False)

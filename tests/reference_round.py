@@ -1,16 +1,28 @@
-"""FedFT's round as a plain Python loop over devices: no vmap, no scan, no jit, no split.
+"""A federated round as a plain Python loop over devices: no vmap, no scan, no split.
 
-Written from the paper's steps; the fast round in `jaxsplit.federated` must equal it.
+Written from the papers' steps, one branch for global adapters (FedFT §II-A) and one for adapters
+per device (SFT §III); the fast round in `jaxsplit.federated` must equal it.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxsplit.data import draw_batch
 from jaxsplit.federated import LearningParams, LearningState, Scheme, World
+
+
+class ReferenceRound(NamedTuple):
+    """What a round leaves."""
+
+    adapters: Any
+    heads: list[Any]  # of each device
+    loss: float  # mean over the scheduled set
+    device_loss: np.ndarray  # [N], NaN for devices that rest
+    adapter_optimizer: Any
+    head_optimizers: Any  # personal: a list over devices
 
 
 def cross_entropy(logits: jax.Array, label: int) -> jax.Array:
@@ -53,6 +65,38 @@ def device_loss(
     return sum(losses[1:], losses[0]) / len(losses)
 
 
+loss_and_gradients = jax.value_and_grad(device_loss, argnums=(0, 1))
+
+
+class PlainSgd:
+    """θ − η g, by hand."""
+
+    def __init__(self, rate: float):
+        """With η."""
+        self.rate = rate
+
+    def init(self, weights: Any) -> Any:
+        """Nothing to remember."""
+        return ()
+
+    def step(self, weights: Any, state: Any, gradient: Any) -> tuple[Any, Any]:
+        """One step."""
+        return jax.tree.map(lambda w, g: w - self.rate * g, weights, gradient), state
+
+
+class OptaxOptimizer:
+    """The scheme's own optimizer."""
+
+    def __init__(self, transformation: Any):
+        """With its learning rate in it."""
+        self.init, self.update = transformation
+
+    def step(self, weights: Any, state: Any, gradient: Any) -> tuple[Any, Any]:
+        """One step."""
+        updates, state = self.update(gradient, state, weights)
+        return jax.tree.map(lambda w, u: w + u, weights, updates), state
+
+
 def reference_round(
     key: jax.Array,
     state: LearningState,
@@ -61,33 +105,80 @@ def reference_round(
     params: LearningParams,
     world: World,
     wrap: Callable[[Callable], Callable] = lambda gradient: gradient,
-) -> tuple[Any, list[Any], float]:
-    """One round with plain SGD; `wrap` may compile the gradient of a single device.
+    *,
+    factor: float = 1.0,
+    by_hand: bool = True,
+) -> ReferenceRound:
+    """One round for the scheduled devices, at least one.
 
-    Returns:
-      `(adapters, heads as a list over devices, mean training loss)`.
+    `wrap` may compile the gradient of a single device, `factor` is that of the learning rates in
+    this round. The optimizer is plain SGD `by_hand`, or else the scheme's.
     """
-    heads = [jax.tree.map(lambda leaf, n=n: leaf[n], state.heads) for n in range(len(mask))]
-    scheduled = [n for n in range(len(mask)) if mask[n]]
-    loss_and_gradients = wrap(jax.value_and_grad(device_loss, argnums=(0, 1)))
-    total, losses = jax.tree.map(lambda leaf: 0 * leaf, state.adapters), []
-    for n in scheduled:
-        key_n = jax.random.fold_in(key, n)
+    num_devices, gradients_of = len(mask), wrap(loss_and_gradients)
+    scheduled = [n for n in range(num_devices) if mask[n]]
+    rates = [factor * np.float32(rate) for rate in params]
+    make = PlainSgd if by_hand else lambda rate: OptaxOptimizer(scheme.optimizer(rate))
+    adapter_optimizer, head_optimizer = (make(rate) for rate in rates)
+    personal = scheme.heads == "personal"
+
+    def minibatch(n: int, k: int) -> tuple[Any, list[float], jax.Array | None]:
+        key_n = jax.random.fold_in(key, k * num_devices + n)
         batch = draw_batch(key_n, world.indices[n], world.sizes[n], scheme.batch_size)
-        inputs = jax.tree.map(lambda leaf, batch=batch: leaf[batch], world.inputs)
+        inputs = jax.tree.map(lambda leaf: leaf[batch], world.inputs)
         if scheme.transform is not None:
             inputs = scheme.transform.augment(jax.random.fold_in(key_n, 1), inputs)
         key_dropout = jax.random.fold_in(key_n, 2) if scheme.model.lora.dropout else None
-        labels = [world.labels[i].item() for i in batch]
-        loss, (adapter_gradient, head_gradient) = loss_and_gradients(
-            state.adapters, heads[n], inputs, labels, scheme, world, key_dropout
-        )
-        heads[n] = jax.tree.map(
-            lambda theta, g: theta - params.head_learning_rate * g, heads[n], head_gradient
-        )
-        total = jax.tree.map(lambda a, b: a + b, total, adapter_gradient)
-        losses.append(float(loss))
-    adapters = jax.tree.map(
-        lambda w, g: w - params.adapter_learning_rate * g / len(scheduled), state.adapters, total
+        return inputs, [world.labels[i].item() for i in batch], key_dropout
+
+    def gradients(n: int, k: int, adapters: Any, head: Any) -> tuple[float, tuple[Any, Any]]:
+        inputs, labels, key_dropout = minibatch(n, k)
+        return gradients_of(adapters, head, inputs, labels, scheme, world, key_dropout)
+
+    heads = [jax.tree.map(lambda leaf, n=n: leaf[n], state.heads) for n in range(num_devices)]
+    head_states, adapter_state = state.head_optimizers, state.adapter_optimizer
+    if personal:
+        head_states = [
+            jax.tree.map(lambda leaf, n=n: leaf[n], head_states) for n in range(num_devices)
+        ]
+    losses = np.full(num_devices, np.nan, np.float32)
+
+    if not scheme.model.lora.per_device:
+        # FedFT (2)–(4): everyone at the same ΔW, then one step on the mean gradient.
+        total = jax.tree.map(np.zeros_like, (state.adapters, heads[0]))
+        for n in scheduled:
+            losses[n], gradient = gradients(n, 0, state.adapters, heads[n])
+            total = jax.tree.map(lambda a, b: a + b, total, gradient)
+            if personal:
+                heads[n], head_states[n] = head_optimizer.step(
+                    heads[n], head_states[n], gradient[1]
+                )
+        mean = jax.tree.map(lambda g: g / len(scheduled), total)
+        adapters, adapter_state = adapter_optimizer.step(state.adapters, adapter_state, mean[0])
+        if not personal:
+            head, head_states = head_optimizer.step(heads[0], head_states, mean[1])
+            heads = [head] * num_devices
+    else:
+        # SFT (3)–(8): everyone on a copy, then the mean of the copies with weights |D_n|.
+        samples = sum(int(world.sizes[n]) for n in scheduled)
+        total = jax.tree.map(np.zeros_like, (state.adapters, heads[0]))
+        for n in scheduled:
+            copy, head = state.adapters, heads[n]
+            copy_state = adapter_optimizer.init(copy)
+            head_state = head_states[n] if personal else head_optimizer.init(head)
+            losses_n = []
+            for k in range(scheme.local_steps):
+                loss, (of_copy, of_head) = gradients(n, k, copy, head)
+                copy, copy_state = adapter_optimizer.step(copy, copy_state, of_copy)
+                head, head_state = head_optimizer.step(head, head_state, of_head)
+                losses_n.append(float(loss))
+            losses[n] = np.mean(losses_n)
+            share = np.float32(int(world.sizes[n]) / samples)
+            total = jax.tree.map(lambda a, b, s=share: a + s * b, total, (copy, head))
+            if personal:
+                heads[n], head_states[n] = head, head_state
+        adapters = total[0]
+        if not personal:
+            heads = [total[1]] * num_devices
+    return ReferenceRound(
+        adapters, heads, float(np.mean(losses[mask])), losses, adapter_state, head_states
     )
-    return adapters, heads, float(np.mean(losses))

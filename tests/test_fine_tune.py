@@ -1,6 +1,5 @@
 """`jaxsplit run` as its users meet it: files, resumption, Python, errors."""
 
-import dataclasses
 import json
 
 import jax
@@ -23,10 +22,11 @@ from tiny_checkpoints import (
     write_vit,
 )
 
-from jaxsplit import simulate
+from jaxsplit import run_seeds
 from jaxsplit.federated.chunk import run_chunk
 from jaxsplit.fine_tune import OPTIMIZERS, FineTuneConfig, fine_tune, prepare
 from jaxsplit.models import LoraConfig
+from jaxsplit.observer import Observer
 from jaxsplit.options import OptionError
 
 KINDS = ["text", "score", "picture"]
@@ -50,7 +50,7 @@ def files_of(folder):
 def test_a_run_writes_its_result_a_figure_and_what_it_trained():
     out = finished_run("text")
     weights = [f"weights/{p}-seed{s}.safetensors" for p in ("all_in", "greedy") for s in (0, 1)]
-    assert files_of(out) == ["run.json", "run.nc", "run.png", *weights]
+    assert files_of(out) == ["run.json", "run.log", "run.nc", "run.png", *weights]
     assert matplotlib.image.imread(out / "run.png").std() > 0
     result = xr.load_dataset(out / "run.nc")
     assert result.sizes == {"policy": 2, "seed": 2, "round": 8, "eval_round": 3, "device": 4}
@@ -107,44 +107,49 @@ def test_images_are_seen_at_the_size_asked_for():
 # -- resumption ------------------------------------------------------------------------------------
 
 
+def interrupt(monkeypatch, chunk):
+    """Ctrl-C in the chunk of this number; returns the chunks that were begun."""
+    real_advance, chunks = run_seeds.advance, []
+
+    def advance(*arguments):
+        if not isinstance(arguments[0], jax.core.Tracer):  # not where only shapes are asked for
+            chunks.append(len(chunks))
+            if len(chunks) == chunk:
+                raise KeyboardInterrupt
+        return real_advance(*arguments)
+
+    monkeypatch.setattr(run_seeds, "advance", advance)
+    return chunks
+
+
 def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, monkeypatch, capsys):
-    """Ctrl-C in the second policy; the same command then runs only what is missing."""
+    """Ctrl-C in the second policy; the same command goes on from the last checkpoint."""
     whole = finished_run("text")
-    real_chunk, chunks = simulate.run_chunk, []
-
-    def interrupted_chunk(*arguments):
-        chunks.append(len(chunks))
-        if len(chunks) == 8:  # 3 chunks a seed, 2 seeds a policy
-            raise KeyboardInterrupt
-        return real_chunk(*arguments)
-
-    monkeypatch.setattr(simulate, "run_chunk", interrupted_chunk)
+    every = ["--checkpoint-every-s", 0]
+    interrupt(monkeypatch, 9)  # of 3 chunks a seed, 2 seeds a policy
     with pytest.raises(SystemExit) as stop:
-        command(*text_options(), "--out", tmp_path)
+        command(*text_options(), *every, "--out", tmp_path)
     assert stop.value.code == 130
     (error,) = capsys.readouterr().err.strip().splitlines()
     assert "the same command resumes" in error
-    kept = files_of(tmp_path)
-    assert all(name.startswith(".finished/all_in-") for name in kept)
-    assert sorted(name.split("/")[-1] for name in kept) == [
-        "result.nc", "seed0.safetensors", "seed1.safetensors",
-    ]  # fmt: skip
+    kept = tmp_path / ".checkpoints"
+    assert sorted(path.name for path in (kept / "all_in").iterdir()) == ["seed0", "seed1"]
+    assert sorted(path.name for path in (kept / "greedy" / "seed0").iterdir()) == ["0", "1"]
+    assert not list(tmp_path.glob("run.nc")) + list(tmp_path.glob("weights"))
 
-    chunks.clear()
+    chunks = interrupt(monkeypatch, None)
     traces = run_chunk._cache_size()
-    monkeypatch.setattr(
-        simulate, "run_chunk", lambda *arguments: chunks.append(0) or real_chunk(*arguments)
-    )
-    command(*text_options(), "--out", tmp_path)
-    assert len(chunks) == 6  # of the second policy
+    command(*text_options(), *every, "--out", tmp_path)
+    assert len(chunks) == 1 + 3  # the rest of greedy's seed 0, and its seed 1
     assert run_chunk._cache_size() == traces  # nothing is traced again
+    assert "greedy-seed0 goes on after 4 rounds" in capsys.readouterr().out
     assert files_of(tmp_path) == files_of(whole)
     results = [xr.load_dataset(out / "run.nc").drop_vars(WALL_TIMES) for out in (whole, tmp_path)]
     configurations = [json.loads(result.attrs.pop("configuration")) for result in results]
     xr.testing.assert_identical(*results)
     assert {
         key for key in configurations[0] if configurations[0][key] != configurations[1][key]
-    } == {"out"}
+    } == {"out", "checkpoint_every_s"}
     for name in files_of(whole / "weights"):
         left, right = (load_file(out / "weights" / name) for out in (whole, tmp_path))
         assert left.keys() == right.keys()
@@ -152,24 +157,29 @@ def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, monkeypatch, capsys):
             np.testing.assert_array_equal(left[key], right[key], err_msg=f"{name}: {key}")
 
 
-def test_an_interrupted_run_leaves_an_earlier_one_whole(tmp_path, monkeypatch):
+def test_an_interrupted_run_leaves_an_earlier_one_whole(tmp_path, monkeypatch, capsys):
     """Another setting in the same folder, stopped half-way: result, card and weights still fit."""
     command(*text_options(), "--seeds", 1, "--out", tmp_path)
     before = {name: (tmp_path / name).read_bytes() for name in files_of(tmp_path)}
-    real_chunk, chunks = simulate.run_chunk, []
-
-    def interrupted_chunk(*arguments):
-        chunks.append(0)
-        if len(chunks) == 5:
-            raise KeyboardInterrupt
-        return real_chunk(*arguments)
-
-    monkeypatch.setattr(simulate, "run_chunk", interrupted_chunk)
+    interrupt(monkeypatch, 5)
+    changed = ["--seeds", 1, "--adapter-learning-rate", 0.01]
     with pytest.raises(SystemExit):
-        command(*text_options(), "--seeds", 1, "--adapter-learning-rate", 0.01, "--out", tmp_path)
+        command(*text_options(), *changed, "--out", tmp_path)
     after = {name: (tmp_path / name).read_bytes() for name in before}
-    assert after == before
-    assert any(name.startswith(".finished/") for name in files_of(tmp_path))
+    assert {name for name in before if after[name] != before[name]} == {"run.log"}
+    assert (tmp_path / ".checkpoints").is_dir()
+
+    # What was begun with other options is neither mixed with these nor lost.
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        command(*text_options(), "--rounds", 9, "--out", tmp_path)
+    assert stop.value.code == 2
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert "--out" in error
+    assert "unfinished run that differs in adapter_learning_rate (0.01 there" in error
+    assert "rounds (8 there, 9 here)" in error
+    assert "seeds" not in error.split("differs in")[1]  # more seeds, or policies, are welcome
+    assert (tmp_path / ".checkpoints" / "all_in" / "seed0").is_dir()
 
 
 # -- from Python -----------------------------------------------------------------------------------
@@ -190,8 +200,13 @@ def test_python_gives_the_result_of_the_command(cache, tmp_path):
     assert prepared.scheme.model.lora == LoraConfig(2, 5.5, ("query", "mlp_out"))
     assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(prepared.checkpoint.params))
     done = []
+
+    class Count(Observer):
+        def trained(self, seed, first_round, metrics):
+            done.append(len(metrics["loss"]))
+
     with jax.numpy_dtype_promotion("standard"):
-        result = fine_tune(config, prepared, lambda policy, rounds: done.append(rounds))
+        result = fine_tune(config, prepared, observe=lambda policy: Count())
     assert sum(done) == 8
     assert files_of(tmp_path) == []  # nothing is kept unless asked for
     same = xr.load_dataset(finished_run("score") / "run.nc")
@@ -289,6 +304,9 @@ def fails(arguments, words, out, capsys):
         ({"--dtype": "float16"}, ["--dtype", "float16"]),
         ({"--policies": "best"}, ["--policies", "best"]),
         ({"--rounds": 0}, ["--rounds 0", "1 or more"]),
+        ({"--local-steps": 2}, ["--local-steps 2", "--adapters per_device"]),
+        ({"--track": "files"}, ["--track files", "tensorboard, wandb"]),
+        ({"--checkpoint-every-s": -1}, ["--checkpoint-every-s", "at least 0"]),
     ],
     ids=str,
 )  # fmt: skip
@@ -377,7 +395,5 @@ def test_options_are_checked_in_python(cache):
         prepare(config_of(pooling="cls", lora_targets=("query", "pooler")))
     with pytest.raises(OptionError, match="rounds=0"):
         prepare(config_of(rounds=0))
-    config = config_of(partition="power_law:1:min_size=30")
-    prepared = prepare(dataclasses.replace(config, partition="iid"))
     with pytest.raises(OptionError, match=r"partition='power_law:1:min_size=30'.*fits the data"):
-        fine_tune(config, prepared)
+        prepare(config_of(partition="power_law:1:min_size=30"))

@@ -21,6 +21,10 @@ from jaxsplit.quickstart import QuickstartConfig, foundation_model, quickstart
 SHORT = {"rounds": 12, "seeds": 2, "evaluate_every": 5, "warmup_rounds": 20}
 
 
+def files_of(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
 @pytest.fixture(scope="module")
 def cache_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache") / "backbones"
@@ -136,7 +140,7 @@ def test_command_line_writes_a_result_and_a_figure(user_cache, tmp_path, capsys)
         "quickstart", "--out", str(out), "--rounds", "5", "--seeds", "2", "--evaluate-every", "5",
         "--policies", "all_in", "greedy", "--warmup-rounds", "0", "--devices", "5",
     ])  # fmt: skip
-    assert sorted(path.name for path in out.iterdir()) == ["quickstart.nc", "quickstart.png"]
+    assert files_of(out) == ["quickstart.log", "quickstart.nc", "quickstart.png"]
     assert (out / "quickstart.png").read_bytes().startswith(b"\x89PNG")
     with xr.open_dataset(out / "quickstart.nc") as loaded:
         assert loaded.sizes["device"] == 5
@@ -208,7 +212,8 @@ def test_divergence_and_interruption_write_nothing(user_cache, tmp_path, monkeyp
             main(["quickstart", "--out", str(tmp_path)])
         assert stop.value.code == code
         assert words in capsys.readouterr().err
-        assert list(tmp_path.iterdir()) == []
+        assert files_of(tmp_path) == ["quickstart.log"]
+        assert f"stopped: {type(failure).__name__}" in (tmp_path / "quickstart.log").read_text()
 
 
 def test_an_interrupted_run_resumes(user_cache, tmp_path, monkeypatch, capsys):
@@ -230,28 +235,25 @@ def test_an_interrupted_run_resumes(user_cache, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*arguments, "--out", str(out)])
     assert stop.value.code == 130
-    assert not (out / "quickstart.nc").exists()
+    assert files_of(out) == [".checkpoints", "quickstart.log"]
+    assert "stopped: KeyboardInterrupt" in (out / "quickstart.log").read_text()
+    capsys.readouterr()
     main([*arguments, "--out", str(out)])
-    assert ran == [POLICIES[name]() for name in ("greedy", "aaba", "aaba")]
-    assert sorted(path.name for path in out.iterdir()) == ["quickstart.nc", "quickstart.png"]
+    assert "greedy-seed1 goes on after 6 rounds" in capsys.readouterr().out
+    assert files_of(out) == ["quickstart.log", "quickstart.nc", "quickstart.png"]
     whole, resumed = (
         xr.load_dataset(folder / "quickstart.nc").drop_vars(["compile_s", "run_s"])
         for folder in (tmp_path / "whole", out)
     )
     xr.testing.assert_equal(whole, resumed)
 
-    monkeypatch.setattr(comparison, "run", real_run)  # other options start afresh
-    (out / ".finished" / "greedy-0000000000000000").mkdir(parents=True)
-    (out / ".finished" / "greedy-0000000000000000" / "result.nc").touch()
-    main(["quickstart", "--rounds", "3", "--seeds", "1", "--policies", "greedy", "--out", str(out)])
-    assert xr.load_dataset(out / "quickstart.nc").sizes["round"] == 3
-
 
 def test_a_diverging_run_says_where(cache_folder):
     config = QuickstartConfig(
         **(SHORT | {"seeds": 1}), policies=("all_in",), adapter_learning_rate=1e30
     )
-    with pytest.raises(jaxsplit.NonFiniteError, match=r"loss is \w+ in round \d+ of seed 0: low"):
+    where = r"loss of device \d+ is \w+ in round \d+ of seed 0: lower the learning rates"
+    with pytest.raises(jaxsplit.NonFiniteError, match=where):
         quickstart(config, cache_folder=cache_folder)
 
 

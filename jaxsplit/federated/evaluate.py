@@ -1,12 +1,12 @@
-"""Test metrics of a federation with personal heads."""
+"""Test metrics of a federation; a shared head is one equal row per device."""
 
 from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 
-from jaxsplit.federated.round import LearningState, World
 from jaxsplit.federated.scheme import Scheme
+from jaxsplit.federated.state import LearningState, World
 
 
 class Evaluation(NamedTuple):

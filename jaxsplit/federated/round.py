@@ -1,82 +1,24 @@
-"""One round of split federated fine-tuning with global adapters and personal heads (FedFT)."""
+"""One round of split federated fine-tuning: every scheme is a configuration of it."""
 
-from typing import Any, NamedTuple, cast
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from jaxsplit.costs import Payload, bits_of
-from jaxsplit.data import draw_batch
+from jaxsplit.federated.local import Group, Sent, train_group
+from jaxsplit.federated.optimizers import LearningParams, Optimizers, optimizers_at, take_step
 from jaxsplit.federated.scheme import Scheme
-from jaxsplit.models import Activations, split, split_weights
-
-
-class LearningParams(NamedTuple):
-    """Numbers of a learning run: sweep over them with one trace."""
-
-    adapter_learning_rate: ArrayLike = 0.3  # η of the global adapters
-    head_learning_rate: ArrayLike = 0.01  # η of the personal heads
-
-
-class World(NamedTuple):
-    """What a run reads and never changes."""
-
-    backbone: Any  # frozen weights, the `params` collection of the model
-    inputs: Any  # pytree of [M, ...], training inputs of all devices: images, or a dict of tokens
-    labels: jax.Array  # [M] int32, or float32 for a regression
-    indices: jax.Array  # [N, M_max] int32, samples of each device
-    sizes: jax.Array  # [N] int32, how many of them count
-    test_inputs: Any  # pytree of [M_test, ...]
-    test_labels: jax.Array  # [M_test]
-
-
-class LearningState(NamedTuple):
-    """What a round hands to the next."""
-
-    adapters: Any  # ΔW, one for all devices, on the server
-    adapter_optimizer: Any
-    heads: Any  # θ_n, leading axis [N]
-    head_optimizers: Any  # leading axis [N]
-    participation: jax.Array  # [N] int32, rounds that each device took part in
+from jaxsplit.federated.state import LearningState, World, in_rows
 
 
 class RoundInfo(NamedTuple):
     """What a round shows."""
 
     loss: jax.Array  # [] mean training loss of the set before its update, NaN if it is empty
-
-
-def init_learning(
-    key: jax.Array, scheme: Scheme, params: LearningParams, world: World
-) -> LearningState:
-    """Fresh adapters, and one head that every device starts from.
-
-    Args:
-      key: PRNG key.
-      scheme: the choices.
-      params: the numbers.
-      world: backbone and data.
-
-    Returns:
-      The state before round 0.
-    """
-    key_adapters, key_head = jax.random.split(key)
-    num_devices = world.sizes.shape[0]
-    sample = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), world.inputs)
-    sample = sample if scheme.transform is None else scheme.transform(sample)
-    adapters = scheme.model.init(key_adapters, sample)["lora"]
-    features = jnp.zeros((1, scheme.model.hidden_size), jnp.float32)
-    head = scheme.head.init(key_head, features)
-    heads = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], num_devices, axis=0), head)
-    return LearningState(
-        adapters=adapters,
-        adapter_optimizer=scheme.optimizer(params.adapter_learning_rate).init(adapters),
-        heads=heads,
-        head_optimizers=jax.vmap(scheme.optimizer(params.head_learning_rate).init)(heads),
-        participation=jnp.zeros(num_devices, jnp.int32),
-    )
+    device_loss: jax.Array  # [N] of each scheduled device, mean over local steps; NaN of others
 
 
 def federated_round(
@@ -86,75 +28,101 @@ def federated_round(
     scheme: Scheme,
     params: LearningParams,
     world: World,
+    round_index: ArrayLike = 0,
 ) -> tuple[LearningState, RoundInfo]:
-    r"""Run one round for the scheduled devices (FedFT §II-A, (2)–(4)).
+    r"""Run one round for the scheduled devices (FedFT §II-A, (2)–(4); SFT §III, (3)–(8)).
 
-    $\theta_n \leftarrow \theta_n - \eta\,\partial F_n/\partial\theta_n$ on each scheduled
-    device, $\Delta W \leftarrow \Delta W - \eta \frac1{K}\sum_{n\in S} g_n$ on the server.
+    Global adapters:
+    $\Delta W \leftarrow \Delta W - \eta \frac1{K}\sum_{n\in S} g_n$ on the server. Adapters per
+    device: each takes `scheme.local_steps` steps on a copy $\Delta W_n$ of its own, from a fresh
+    optimizer state, and $\Delta W \leftarrow \sum_{n\in S} |D_n| \Delta W_n / \sum_{m\in S} |D_m|$.
+    Personal heads: $\theta_n \leftarrow \theta_n - \eta\,\partial F_n/\partial\theta_n$ with each
+    local step. A shared head is put together as the adapters are.
 
-    Because ΔW is global within a round, the gradient of a group of devices is one batched
-    backward pass, and the backbone is never copied. Scheduled devices are taken in groups of
-    `scheme.devices_per_step`, as many as there are: the others cost nothing.
+    Scheduled devices are taken in groups of `scheme.devices_per_step`, as many as there are: the
+    others cost nothing. The backbone is never copied.
 
     Args:
-      key: PRNG key of this round; device n draws its batch from `fold_in(key, n)`, and from that
-        key its augmentation and its dropout.
+      key: PRNG key of this round; device n draws its k-th batch from `fold_in(key, k·N + n)`,
+        k = 0, 1, …, and from that key its augmentation and its dropout.
       state: from `init_learning` or the round before.
       mask: the scheduled set S_t, bool [N].
       scheme: the choices, static.
       params: the numbers.
       world: backbone and data.
+      round_index: t, scalar int32, for `scheme.schedule`.
 
     Returns:
-      `(state, info)`. Nothing but the state of scheduled devices and ΔW moves.
+      `(state, info)`. Nothing but the personal state of scheduled devices and what is common to
+      all moves, and without scheduled devices nothing at all.
     """
     num_devices = mask.shape[0]
     group_size = min(scheme.devices_per_step, num_devices)
     count = jnp.sum(mask, dtype=jnp.int32)
+    optimizers = optimizers_at(scheme, params, round_index)
+    weights = _shares(mask, scheme, world)
     order = _scheduled_first(mask, group_size)
 
-    # Groups of scheduled devices: batches, forward, heads, backward (2), (3).
+    # Groups of scheduled devices: batches, forward, backward, local steps.
     def run_group(index: jax.Array, total: _Totals) -> _Totals:
-        devices = jax.lax.dynamic_slice(order, (index * group_size,), (group_size,))
-        return _train_group(key, devices, count, total, state.adapters, scheme, params, world)
+        slots = jax.lax.dynamic_slice(order, (index * group_size,), (group_size,))
+        return _add_group(key, slots, weights, total, state, scheme, optimizers, world)
 
-    total = jax.lax.fori_loop(
-        0,
-        (count + group_size - 1) // group_size,
-        run_group,
-        _Totals(
-            heads=state.heads,
-            head_optimizers=state.head_optimizers,
-            adapter_gradient=jax.tree.map(jnp.zeros_like, state.adapters),
-            loss=jnp.zeros((), jnp.float32),
-        ),
+    num_groups = (count + group_size - 1) // group_size
+    total = jax.lax.fori_loop(0, num_groups, run_group, _no_groups(state, scheme))
+
+    # The server puts together what is common; personal heads are already where they belong.
+    combine = functools.partial(_combine, count=count, scheme=scheme)
+    adapters, adapter_optimizer = combine(
+        optimizers.adapters, state.adapters, state.adapter_optimizer, total.sent.adapters
     )
-    # The server's step on ΔW (4). Momentum must not move it in a round without devices.
-    optimizer = scheme.optimizer(params.adapter_learning_rate)
-    updates, adapter_optimizer = optimizer.update(
-        total.adapter_gradient, state.adapter_optimizer, state.adapters
-    )
-    adapters, adapter_optimizer = jax.tree.map(
-        lambda new, old: jnp.where(count > 0, new, old),
-        (optax.apply_updates(state.adapters, updates), adapter_optimizer),
-        (state.adapters, state.adapter_optimizer),
-    )
+    if scheme.heads == "personal":
+        heads, head_optimizers = total.personal
+    else:
+        head, head_optimizers = combine(
+            optimizers.head, _first_row(state.heads), state.head_optimizers, total.sent.head
+        )
+        heads = in_rows(head, num_devices)
+    loss = jnp.mean(total.device_loss, where=mask)
     return LearningState(
         adapters=adapters,
         adapter_optimizer=adapter_optimizer,
-        heads=total.heads,
-        head_optimizers=total.head_optimizers,
+        heads=heads,
+        head_optimizers=head_optimizers,
         participation=state.participation + mask.astype(jnp.int32),
-    ), RoundInfo(loss=jnp.where(count > 0, total.loss, jnp.nan))
+    ), RoundInfo(loss=loss, device_loss=total.device_loss)
 
 
 class _Totals(NamedTuple):
     """What the groups of a round build up."""
 
-    heads: Any  # [N, ...], those of finished groups updated
-    head_optimizers: Any  # [N, ...]
-    adapter_gradient: Any  # sum of g_n / K over finished groups
-    loss: jax.Array  # [] sum of F_n / K
+    personal: Any  # (heads, optimizers) [N, ...], those of finished groups updated; () if shared
+    sent: Sent  # sums over finished groups
+    device_loss: jax.Array  # [N], NaN where no group has been
+
+
+def _no_groups(state: LearningState, scheme: Scheme) -> _Totals:
+    """The totals before the first group."""
+    personal: Any = (state.heads, state.head_optimizers)
+    head: Any = ()
+    if scheme.heads == "shared":
+        personal, head = (), jax.tree.map(jnp.zeros_like, _first_row(state.heads))
+    return _Totals(
+        personal=personal,
+        sent=Sent(jax.tree.map(jnp.zeros_like, state.adapters), head),
+        device_loss=jnp.full(state.participation.shape, jnp.nan, jnp.float32),
+    )
+
+
+def _first_row(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[0], tree)
+
+
+def _shares(mask: jax.Array, scheme: Scheme, world: World) -> jax.Array:
+    """Weights [N] over the scheduled set: 1/K of gradients, |D_n| / Σ|D_m| of copies."""
+    sizes = world.sizes if scheme.adapters_per_device else jnp.ones_like(world.sizes)
+    scheduled = jnp.where(mask, sizes, 0).astype(jnp.float32)
+    return scheduled / jnp.maximum(jnp.sum(scheduled), 1)
 
 
 def _scheduled_first(mask: jax.Array, group_size: int) -> jax.Array:
@@ -165,101 +133,52 @@ def _scheduled_first(mask: jax.Array, group_size: int) -> jax.Array:
     return jnp.pad(order, (0, -num_devices % group_size), constant_values=num_devices)
 
 
-def _train_group(
+def _add_group(
     key: jax.Array,
-    devices: jax.Array,
-    count: jax.Array,
+    slots: jax.Array,
+    weights: jax.Array,
     total: _Totals,
-    adapters: Any,
+    state: LearningState,
     scheme: Scheme,
-    params: LearningParams,
+    optimizers: Optimizers,
     world: World,
 ) -> _Totals:
-    """Run the stages of a round for a group of devices; the index N stands for none."""
-    model = split(scheme.model, cut=0)
-    frozen = split_weights(scheme.model, world.backbone, cut=0)
-    optimizer = scheme.optimizer(params.head_learning_rate)
-
-    dropout = scheme.model.lora is not None and scheme.model.lora.dropout > 0
-
-    # The stages, each for one device, unbatched.
-
-    def draw(key: jax.Array, indices: jax.Array, size: jax.Array) -> jax.Array:
-        return draw_batch(key, indices, size, scheme.batch_size)
-
-    def embed(key: jax.Array, inputs: Any) -> Activations:
-        if scheme.transform is not None:
-            inputs = scheme.transform.augment(jax.random.fold_in(key, 1), inputs)
-        return model.device_forward(frozen.device, {}, inputs)
-
-    def encode(adapters: Any, key: jax.Array, activations: Activations) -> jax.Array:
-        key_dropout = jax.random.fold_in(key, 2) if dropout else None
-        return model.server_forward(frozen.server, adapters, activations, key_dropout)
-
-    def device_loss(head: Any, features: jax.Array, labels: jax.Array) -> jax.Array:
-        outputs = cast(jax.Array, scheme.head.apply(head, features))
-        return scheme.task.loss(outputs, labels).mean()
-
-    def update_head(head: Any, state: Any, gradient: Any) -> tuple[Any, Any]:
-        updates, state = optimizer.update(gradient, state, head)
-        return optax.apply_updates(head, updates), state
-
-    num_devices = world.sizes.shape[0]
-    safe = jnp.minimum(devices, num_devices - 1)  # what is read for "none" is not used
-    heads, states = jax.tree.map(lambda leaf: leaf[safe], (total.heads, total.head_optimizers))
-
-    # 1. Devices embed their mini-batches, the server encodes what arrives.
-    keys = jax.vmap(lambda device: jax.random.fold_in(key, device))(devices)
-    batch = jax.vmap(draw)(keys, world.indices[safe], world.sizes[safe])
-    activations = jax.vmap(embed)(keys, jax.tree.map(lambda leaf: leaf[batch], world.inputs))
-    features, backward = jax.vjp(
-        lambda adapters: jax.vmap(encode, in_axes=(None, 0, 0))(adapters, keys, activations),
-        adapters,
+    """Train the devices of a group; the index N stands for none."""
+    in_use = slots < weights.shape[0]
+    devices = jnp.where(in_use, slots, slots[0])  # finite wherever the group is
+    group = Group(devices, jnp.where(in_use, weights[devices], 0))
+    held = total.personal or (state.heads, ())
+    heads, head_optimizers = jax.tree.map(lambda leaf: leaf[devices], held)
+    end, sent, losses = train_group(
+        key, group, state.adapters, heads, head_optimizers, scheme, optimizers, world
     )
-    # 2. Devices compute their losses and the gradients of heads and features (2).
-    losses, (head_gradient, feature_gradient) = jax.vmap(
-        jax.value_and_grad(device_loss, argnums=(0, 1))
-    )(heads, features, world.labels[batch])
-    # 3. Devices update their heads (3); writes to the index N are dropped.
-    updated = jax.vmap(update_head)(heads, states, head_gradient)
-    heads, states = jax.tree.map(
-        lambda everyone, group: everyone.at[devices].set(group, mode="drop"),
-        (total.heads, total.head_optimizers),
-        updated,
-    )
-    # 4. The server finishes the chain rule; the weights make the sum a mean over S_t (4).
-    weights = jnp.where(devices < num_devices, 1 / count.astype(losses.dtype), 0)
-    (gradient,) = backward(feature_gradient * weights[:, None, None])
+
+    def put(everyone: jax.Array, of_group: jax.Array) -> jax.Array:
+        return everyone.at[slots].set(of_group, mode="drop")  # the index N is dropped
+
+    personal = (end.heads, end.head_optimizers) if total.personal else ()
     return _Totals(
-        heads=heads,
-        head_optimizers=states,
-        adapter_gradient=jax.tree.map(jnp.add, total.adapter_gradient, gradient),
-        loss=total.loss + jnp.sum(weights * losses),
+        personal=jax.tree.map(put, total.personal, personal),
+        sent=jax.tree.map(jnp.add, total.sent, sent),
+        device_loss=put(total.device_loss, losses),
     )
 
 
-def payload(scheme: Scheme, world: World) -> Payload:
-    """Bits that one scheduled device exchanges in a round, from the real shapes and dtypes.
-
-    Up: the embedded mini-batch, with its padding mask where it has one, and the gradient of its
-    features; down: the features.
-
-    Args:
-      scheme: the choices.
-      world: backbone and data (shapes suffice).
-
-    Returns:
-      The payload of one device and round.
-    """
-    model = scheme.model.clone(lora=None)  # adapters do not change what is sent
-    halves = split(model, cut=0)
-    frozen = split_weights(model, world.backbone, cut=0)
-    inputs = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((scheme.batch_size, *leaf.shape[1:]), leaf.dtype),
-        world.inputs,
+def _combine(
+    optimizer: optax.GradientTransformation,
+    common: Any,
+    optimizer_state: Any,
+    total: Any,
+    *,
+    count: jax.Array,
+    scheme: Scheme,
+) -> tuple[Any, Any]:
+    """Move what is common: by the mean change of its copies, or one step on the mean gradient."""
+    if scheme.adapters_per_device:
+        after = optax.apply_updates(common, total), optimizer_state
+    else:
+        after = take_step(optimizer, common, optimizer_state, total)
+    # Momentum must not move it in a round without devices.
+    return jax.tree.map(
+        lambda new, old: jnp.where(count > 0, new, old), after, (common, optimizer_state)
     )
-    if scheme.transform is not None:
-        inputs = jax.eval_shape(scheme.transform, inputs)
-    sent = jax.eval_shape(halves.device_forward, frozen.device, {}, inputs)
-    features = jax.eval_shape(halves.server_forward, frozen.server, {}, sent)
-    return Payload(up_bits=bits_of(sent) + bits_of(features), down_bits=bits_of(features))

@@ -1,36 +1,11 @@
 """What a sweep will need, against what there is, said before it starts."""
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-import psutil
-
+from jaxsplit.memory import USED_PART, host_bytes, size
 from jaxsplit.options import OptionError
 from jaxsplit.sweeps.summary import PER_DEVICE, PER_ROUND, PER_SCENARIO
-
-_USED_PART = 0.8  # of what is free: others live here, too
-
-
-def device_bytes(devices: Sequence[jax.Device]) -> float:
-    """Memory that a program may take on each device, in bytes.
-
-    Args:
-      devices: of this process.
-
-    Returns:
-      A part of the free memory; devices that are processor cores share the host's.
-    """
-    statistics = devices[0].memory_stats()
-    if statistics and "bytes_limit" in statistics:
-        return _USED_PART * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0))
-    return _USED_PART * host_bytes() / len(devices)
-
-
-def host_bytes() -> float:
-    """Free memory of the host, in bytes."""
-    return float(psutil.virtual_memory().available)
 
 
 def result_bytes(scenarios: int, num_devices: int, num_rounds: int) -> int:
@@ -59,7 +34,7 @@ def check_result_fits(needed: int, out: Path | None) -> None:
       OptionError: it does not.
     """
     what = "fewer values or seeds, or do not keep devices or rounds"
-    free = _USED_PART * host_bytes()
+    free = USED_PART * host_bytes()
     if 2 * needed > free:  # the blocks, and the result made of them
         raise OptionError(
             "axes",
@@ -72,17 +47,3 @@ def check_result_fits(needed: int, out: Path | None) -> None:
             str(out),
             f"a disk with {size(2 * needed)} free (there are {size(free)}), or {what}",
         )
-
-
-def size(number: float) -> str:
-    """Bytes for a reader.
-
-    Example:
-      >>> size(3 * 2**30)
-      '3.0 GiB'
-    """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{number:.3g} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.1f} TiB"

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxsplit.memory import program_bytes
 from jaxsplit.network import (
     NetworkInfo,
     NetworkParams,
@@ -181,18 +182,5 @@ def compile_blocks(
             carry, numbers, *jax.device_put((np.int32(first), np.int32(end)), everywhere)
         ),
         finish=finishing,
-        bytes_per_device=max(map(_bytes, (starting, advancing, finishing))),
-    )
-
-
-def _bytes(stage: Any) -> int:
-    """What a compiled stage takes on each device, by the compiler's own analysis."""
-    memory = stage.memory_analysis()
-    if memory is None:  # a backend that does not tell
-        return 0
-    return (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        - memory.alias_size_in_bytes
+        bytes_per_device=max(map(program_bytes, (starting, advancing, finishing))),
     )

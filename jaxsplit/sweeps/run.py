@@ -17,11 +17,13 @@ import numpy as np
 import xarray as xr
 from jax.experimental import multihost_utils
 
+from jaxsplit.memory import device_bytes, size
 from jaxsplit.network import Network, NetworkParams
 from jaxsplit.options import OptionError, check_writable_folder
 from jaxsplit.results import save
+from jaxsplit.setting import check_same_setting
 from jaxsplit.sweeps.grid import Grid, make_grid
-from jaxsplit.sweeps.limits import check_result_fits, device_bytes, result_bytes, size
+from jaxsplit.sweeps.limits import check_result_fits, result_bytes
 from jaxsplit.sweeps.program import (
     BlockProgram,
     Stages,
@@ -35,7 +37,6 @@ from jaxsplit.sweeps.store import (
     MemoryStore,
     Place,
     Store,
-    check_same_setting,
     is_disk_full,
 )
 from jaxsplit.sweeps.summary import PER_DEVICE
@@ -233,7 +234,10 @@ def _in_folder(
     path, store = out / _RESULT, FolderStore(out / _BLOCKS)
     if found := _setting_of(path) or store.setting():
         block_size = block_size or found.get("block_size")
-        check_same_setting("out", out, found, setting | {"block_size": block_size})
+        wanted = setting | {"block_size": block_size}
+        if any(found.get(name) != wanted.get(name) for name in {*found, *wanted} - {"network"}):
+            found, wanted = ({**s, "network": None} for s in (found, wanted))  # follows from these
+        check_same_setting("out", out, found, wanted, "a sweep")
     if path.exists():
         return xr.load_dataset(path, engine="h5netcdf")
 

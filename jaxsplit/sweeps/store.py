@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxsplit.files import atomic_path
-from jaxsplit.options import OptionError
 
 Block = dict[str, np.ndarray]  # variables, each [block, …]
 Place = tuple[int, int]  # index of the program, index of the block in it
@@ -100,29 +99,6 @@ class FolderStore:
         """Read a block."""
         with np.load(self._path(place)) as file:
             return dict(file)
-
-
-def check_same_setting(option: str, folder: Path, found: dict[str, Any], wanted: Any) -> None:
-    """Make sure that what a folder holds belongs to this sweep.
-
-    Args:
-      option: the option's name, for the message.
-      folder: the folder.
-      found: the setting in it.
-      wanted: the setting of this sweep.
-
-    Raises:
-      OptionError: they differ; the message says in what.
-    """
-    differs = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
-    if len(differs) > 1 and "network" in differs:  # its programs follow from the rest
-        differs.remove("network")
-    if differs:
-        raise OptionError(
-            option,
-            str(folder),
-            f"another folder: this one holds a sweep that differs in {', '.join(differs)}",
-        )
 
 
 def is_disk_full(error: OSError) -> bool:

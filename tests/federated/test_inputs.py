@@ -45,7 +45,8 @@ def make_texts(rng, count):
 
 
 def make_scheme(kind, **options):
-    lora = LoraConfig(rank=2, alpha=4.0, init_std=0.3)
+    per_device = options.pop("per_device", False)
+    lora = LoraConfig(rank=2, alpha=4.0, init_std=0.3, per_device=per_device)
     if dropout := options.pop("dropout", 0.0):
         lora = dataclasses.replace(lora, dropout=dropout, targets=("query", "pooler"))
     settings = {"lora": lora, "batch_size": BATCH, "devices_per_step": 2} | options
@@ -123,6 +124,7 @@ KINDS = {
     "mlp head": {},
     "images": {},
     "texts with dropout": {"dropout": 0.3},
+    "images with copies": {"dropout": 0.3, "per_device": True, "local_steps": 2},
 }
 
 
@@ -132,7 +134,7 @@ def test_equals_the_plain_loop(name, learning_params):
     scheme = make_scheme(kind, **KINDS[name])
     world = make_world(kind, scheme)
     state, key = noisy_state(scheme, learning_params, world), jax.random.key(3)
-    adapters, heads, loss = reference.reference_round(
+    expected = reference.reference_round(
         key,
         state,
         MASK,
@@ -141,11 +143,11 @@ def test_equals_the_plain_loop(name, learning_params):
         world,
         functools.partial(jax.jit, static_argnums=4),
     )
-    heads = jax.tree.map(lambda *leaves: jnp.stack(leaves), *heads)
+    heads = jax.tree.map(lambda *leaves: jnp.stack(leaves), *expected.heads)
     new, info = jitted_round(key, state, jnp.asarray(MASK), scheme, learning_params, world)
-    chex.assert_trees_all_close(new.adapters, adapters, rtol=1e-4, atol=2e-6)
+    chex.assert_trees_all_close(new.adapters, expected.adapters, rtol=1e-4, atol=2e-6)
     chex.assert_trees_all_close(new.heads, heads, rtol=1e-4, atol=2e-6)
-    np.testing.assert_allclose(info.loss, loss, rtol=1e-5)
+    np.testing.assert_allclose(info.loss, expected.loss, rtol=1e-5)
     moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), new.adapters, state.adapters)
     assert all(jax.tree.leaves(moved))
 

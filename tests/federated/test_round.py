@@ -1,6 +1,7 @@
 """The fast round against the plain loop, and what a round must leave alone."""
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -38,16 +39,15 @@ def state(scheme, learning_params, world):
 @pytest.mark.parametrize("name", MASKS)
 def test_equals_the_plain_loop(name, state, scheme, learning_params, world):
     mask, key = np.array(MASKS[name], bool), jax.random.key(3)
-    adapters, heads, loss = reference.reference_round(
-        key, state, mask, scheme, learning_params, world
-    )
-    heads = jax.tree.map(lambda *leaves: jnp.stack(leaves), *heads)
+    compiled = functools.partial(jax.jit, static_argnums=4)
+    expected = reference.reference_round(key, state, mask, scheme, learning_params, world, compiled)
+    heads = jax.tree.map(lambda *leaves: jnp.stack(leaves), *expected.heads)
     for devices_per_step in (1, 4, 100):  # the grouping must not show
         scheme = dataclasses.replace(scheme, devices_per_step=devices_per_step)
         new, info = jitted_round(key, state, jnp.asarray(mask), scheme, learning_params, world)
-        chex.assert_trees_all_close(new.adapters, adapters, rtol=1e-4, atol=2e-6)
+        chex.assert_trees_all_close(new.adapters, expected.adapters, rtol=1e-4, atol=2e-6)
         chex.assert_trees_all_close(new.heads, heads, rtol=1e-4, atol=2e-6)
-        np.testing.assert_allclose(info.loss, loss, rtol=1e-5)
+        np.testing.assert_allclose(info.loss, expected.loss, rtol=1e-5)
         assert new.participation.tolist() == mask.astype(int).tolist()
 
 
@@ -90,9 +90,19 @@ def test_optimizer_state_of_unscheduled_devices_rests(
     assert np.isnan(info.loss)
 
 
-def test_unscheduled_devices_cost_nothing(state, scheme, learning_params, world):
+def with_copies(scheme, **options):
+    """The same scheme with adapters per device."""
+    lora = dataclasses.replace(scheme.model.lora, per_device=True)
+    return dataclasses.replace(scheme, model=scheme.model.clone(lora=lora), **options)
+
+
+@pytest.mark.parametrize("per_device", [False, True])
+def test_unscheduled_devices_cost_nothing(per_device, state, scheme, learning_params, world):
     """The number of encoded groups follows the set: the loop's trip count is ceil(K / group)."""
     scheme = dataclasses.replace(scheme, devices_per_step=1)
+    if per_device:
+        scheme = with_copies(scheme, local_steps=2)
+        state = state._replace(adapter_optimizer=())
     jaxpr = jax.make_jaxpr(federated_round, static_argnums=3)(
         jax.random.key(0), state, jnp.asarray(MASKS["one"], bool), scheme, learning_params, world
     )
@@ -102,9 +112,15 @@ def test_unscheduled_devices_cost_nothing(state, scheme, learning_params, world)
     assert "dot_general" not in primitives  # no forward pass outside the loop
 
 
-def test_backbone_is_never_copied_per_device(state, scheme, learning_params, world):
+@pytest.mark.parametrize("per_device", [False, True])
+def test_backbone_is_never_copied_per_device(per_device, state, scheme, learning_params, world):
     """Nothing that the round computes has a device axis in front of a backbone weight's shape."""
     scheme = dataclasses.replace(scheme, devices_per_step=5)
+    if per_device:
+        lora = dataclasses.replace(scheme.model.lora, targets=("query", "mlp_in"))
+        scheme = dataclasses.replace(scheme, model=scheme.model.clone(lora=lora))
+        scheme = with_copies(scheme, local_steps=2)
+        state = init_learning(jax.random.key(1), scheme, learning_params, world)
     everyone = jnp.ones(6, bool)
     program = jitted_round.lower(
         jax.random.key(0), state, everyone, scheme, learning_params, world
@@ -175,3 +191,5 @@ def test_payload_counts_what_crosses_the_link(scheme, world):
     assert sent.up_bits == 32 * (4 * 5 * 8 + 4 * 8)
     assert sent.down_bits == 32 * 4 * 8
     assert sent.total_bits == sent.up_bits + sent.down_bits
+    thrice = payload(with_copies(scheme, local_steps=3), world)
+    assert thrice.total_bits == 3 * sent.total_bits

@@ -1,0 +1,128 @@
+"""The local training of a group of scheduled devices."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxsplit.federated.optimizers import Optimizers, take_step
+from jaxsplit.federated.scheme import Scheme
+from jaxsplit.federated.stages import Gradients, group_gradients
+from jaxsplit.federated.state import World, in_rows
+
+
+class Group(NamedTuple):
+    """G scheduled devices; slots that are not needed repeat the first one with weight 0."""
+
+    devices: jax.Array  # [G] int32
+    weights: jax.Array  # [G] w_n, which sum to 1 over the scheduled set S_t
+
+
+class Local(NamedTuple):
+    """What moves on the devices of a group within a round, leading axis [G]."""
+
+    adapters: Any  # ΔW_n, or ΔW without the axis if it is global: then it rests
+    adapter_optimizers: Any  # () of global adapters
+    heads: Any  # θ_n; a shared head rests while adapters are global
+    head_optimizers: Any  # () of a head that rests
+
+
+class Sent(NamedTuple):
+    """A group's part of the server's sums, without the axis of devices."""
+
+    adapters: Any  # Σ w_n g_n of global adapters, Σ w_n (ΔW_n − ΔW) of copies
+    head: Any  # the same of a shared head; () of personal ones
+
+
+def train_group(
+    key: jax.Array,
+    group: Group,
+    adapters: Any,
+    heads: Any,
+    head_optimizers: Any,
+    scheme: Scheme,
+    optimizers: Optimizers,
+    world: World,
+) -> tuple[Local, Sent, jax.Array]:
+    """Train a group of devices for a round.
+
+    Args:
+      key: PRNG key of the round; local step k of device n uses `fold_in(key, k·N + n)`.
+      group: who trains.
+      adapters: ΔW at the start of the round.
+      heads: θ_n of the group, leading axis [G].
+      head_optimizers: their states, leading axis [G]; () unless heads are personal.
+      scheme: the choices, static.
+      optimizers: of this round.
+      world: backbone and data.
+
+    Returns:
+      `(what the devices hold afterwards, what the server adds up, mean loss [G])`.
+    """
+    start = _start(adapters, heads, head_optimizers, scheme, optimizers)
+
+    def local_step(local: Local, step: ArrayLike) -> tuple[Local, Gradients]:
+        folds = step * world.sizes.shape[0] + group.devices
+        keys = jax.vmap(lambda fold: jax.random.fold_in(key, fold))(folds)
+        gradients = group_gradients(
+            keys, group.devices, group.weights, local.adapters, local.heads, scheme, world
+        )
+        return _move(local, gradients, scheme, optimizers), gradients
+
+    def step_of_copies(local: Local, step: jax.Array) -> tuple[Local, jax.Array]:
+        local, gradients = local_step(local, step)
+        return local, gradients.loss
+
+    if scheme.adapters_per_device:
+        steps = jnp.arange(scheme.local_steps, dtype=group.devices.dtype)
+        end, losses = jax.lax.scan(step_of_copies, start, steps)
+        losses = jnp.mean(losses, axis=0)
+        adapters = _weighted_sum(group.weights, _difference(end.adapters, start.adapters))
+        of_heads = _difference(end.heads, start.heads)
+    else:
+        end, (losses, adapters, of_heads) = local_step(start, 0)
+    head = _weighted_sum(group.weights, of_heads) if scheme.heads == "shared" else ()
+    return end, Sent(adapters, head), losses
+
+
+def _start(
+    adapters: Any, heads: Any, head_optimizers: Any, scheme: Scheme, optimizers: Optimizers
+) -> Local:
+    """Hand out the adapters; what is averaged afterwards starts with a fresh optimizer."""
+    if not scheme.adapters_per_device:
+        return Local(adapters, (), heads, head_optimizers)
+    copies = in_rows(adapters, jax.tree.leaves(heads)[0].shape[0])
+    if scheme.heads == "shared":
+        head_optimizers = jax.vmap(optimizers.head.init)(heads)
+    return Local(copies, jax.vmap(optimizers.adapters.init)(copies), heads, head_optimizers)
+
+
+def _move(local: Local, gradients: Gradients, scheme: Scheme, optimizers: Optimizers) -> Local:
+    """One step of everything that moves on the devices."""
+    if scheme.adapters_per_device:
+        weights, state = jax.vmap(functools.partial(take_step, optimizers.adapters))(
+            local.adapters, local.adapter_optimizers, gradients.adapters
+        )
+        local = local._replace(adapters=weights, adapter_optimizers=state)
+    if scheme.adapters_per_device or scheme.heads == "personal":
+        weights, state = jax.vmap(functools.partial(take_step, optimizers.head))(
+            local.heads, local.head_optimizers, gradients.heads
+        )
+        local = local._replace(heads=weights, head_optimizers=state)
+    return local
+
+
+def _difference(new: Any, old: Any) -> Any:
+    return jax.tree.map(jnp.subtract, new, old)
+
+
+def _weighted_sum(weights: jax.Array, tree: Any) -> Any:
+    """Σ w_n x_n over the leading axis; no matrix product, which accelerators round to 10 bits."""
+
+    def of_leaf(leaf: jax.Array) -> jax.Array:
+        column = weights.astype(leaf.dtype).reshape(-1, *(1,) * (leaf.ndim - 1))
+        return jnp.sum(column * leaf, axis=0)
+
+    return jax.tree.map(of_leaf, tree)

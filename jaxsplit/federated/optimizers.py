@@ -1,0 +1,59 @@
+"""Learning rates and the optimizers made of them."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from jaxsplit.federated.scheme import Scheme
+
+
+class LearningParams(NamedTuple):
+    """Numbers of a learning run: sweep over them with one trace."""
+
+    adapter_learning_rate: ArrayLike = 0.3  # η of the adapters
+    head_learning_rate: ArrayLike = 0.01  # η of the heads
+
+
+class Optimizers(NamedTuple):
+    """The optimizers of one round, with that round's learning rates."""
+
+    adapters: optax.GradientTransformation
+    head: optax.GradientTransformation
+
+
+def optimizers_at(scheme: Scheme, params: LearningParams, round_index: ArrayLike) -> Optimizers:
+    r"""Make the optimizers of round t, with learning rates $\eta_t = \eta f(t)$.
+
+    Args:
+      scheme: the choices, static; f is its `schedule`.
+      params: the numbers.
+      round_index: t, scalar int32.
+
+    Returns:
+      An optimizer for the adapters and one for a head. Their states do not depend on t.
+    """
+    rates = tuple(params)
+    if scheme.schedule is not None:
+        factor = scheme.schedule(jnp.asarray(round_index, jnp.int32))
+        rates = tuple(jnp.multiply(rate, factor) for rate in rates)
+    return Optimizers(*(scheme.optimizer(rate) for rate in rates))
+
+
+def take_step(
+    optimizer: optax.GradientTransformation, weights: Any, state: Any, gradient: Any
+) -> tuple[Any, Any]:
+    """One step of an optimizer.
+
+    Args:
+      optimizer: of these weights.
+      weights: a pytree.
+      state: the optimizer's.
+      gradient: like the weights.
+
+    Returns:
+      `(weights, state)` after the step.
+    """
+    updates, state = optimizer.update(gradient, state, weights)
+    return optax.apply_updates(weights, updates), state
