@@ -35,6 +35,7 @@ PROPOSED = {
 #: The benchmarks that keep the delay budget, with the paper's names.
 BENCHMARKS = {"greedy": "GS", "aaba": "AABA"}
 CONSTRAINED = (*PROPOSED, *BENCHMARKS)
+COMPARED = ("all_in", *CONSTRAINED)
 OURS = "this project"
 
 NEGLIGIBLE = 0.01  # accuracy; an interval wholly below it refutes a "significant gap"
@@ -143,9 +144,12 @@ def _curves(of: xr.Dataset) -> Iterator[xr.Dataset]:
 def _per_data(
     test: Callable[[xr.Dataset], Iterable[Finding]], *, over_budgets: bool = False
 ) -> Callable[[xr.Dataset, Siblings], list[Finding]]:
-    """A test of a data set's runs as a test of all data sets."""
+    """A test of a data set's runs as a test of all data sets; it takes all policies."""
 
     def test_all(result: xr.Dataset, siblings: Siblings) -> list[Finding]:
+        missing = [policy for policy in COMPARED if policy not in result.policy]
+        if missing:
+            return [Finding("not run", "undecided", f"the runs lack {', '.join(missing)}")]
         findings = []
         for index in range(result.sizes["data"]):
             of = result.isel(data=index)
@@ -359,7 +363,7 @@ def _adapters_beat_heads(of: xr.Dataset) -> Iterator[Finding]:
     if "heads_only" not in of.policy:
         return
     gaps = {
-        policy: difference(final(of), policy, "heads_only") for policy in ("all_in", *CONSTRAINED)
+        policy: difference(final(of), policy, "heads_only") for policy in COMPARED
     }
     for tested, meaning in (
         (("lyapunov_bound",), "lyapunov_bound, same schedule"),
@@ -426,6 +430,9 @@ def _of_mean_curve(of: xr.Dataset) -> float:
 def _smoother(name: str, result: xr.Dataset, siblings: Siblings) -> Iterator[Finding]:
     if name not in siblings:
         yield Finding("", "undecided", f"needs the result of {name}")
+        return
+    if any("lyapunov_count" not in each.policy for each in (result, siblings[name])):
+        yield Finding("not run", "undecided", "the runs lack lyapunov_count")
         return
     for of in _curves(result):
         for other in _curves(siblings[name]):

@@ -182,7 +182,9 @@ def _over_budget(panel: Axes, values: xr.DataArray, text: str) -> None:
 def _differences(panel: Axes, of: xr.Dataset, reference: str) -> None:
     """Final accuracy minus a benchmark's at each budget."""
     budgets_ns = 1e9 * of.delay_budget.values
-    others = [policy for policy in CONSTRAINED if policy != reference]
+    others = [policy for policy in CONSTRAINED if policy in of.policy and policy != reference]
+    if reference not in of.policy:
+        others = []
     for k, policy in enumerate(others):
         intervals = [
             difference(100 * final(of.sel(delay_budget=budget)), policy, reference)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -48,7 +49,7 @@ class _Part(NamedTuple):
     def name(self) -> str:
         """Of its folder."""
         kind = "heads_only" if self.is_heads_only else f"{self.budget_ns:g}ns"
-        return f"{self.data}-{kind}"
+        return f"{re.sub(r'[^A-Za-z0-9._]+', '-', self.data).strip('-.')}-{kind}"
 
 
 def reproduce(config: ReproduceConfig, console: Console) -> None:
@@ -245,6 +246,7 @@ def _assembled(runs: dict[_Part, xr.Dataset]) -> xr.Dataset:
     return xr.concat(
         [_of_all_budgets(data, runs) for data in data_sets],
         dim=xr.Variable("data", data_sets),
+        data_vars="all",
         combine_attrs="drop_conflicts",
     )
 
@@ -260,11 +262,11 @@ def _of_all_budgets(data: str, runs: dict[_Part, xr.Dataset]) -> xr.Dataset:
     first = next(iter(budgets.values()))
     everywhere = [first.sel(policy=["all_in"])] if "all_in" in first.policy else []
     rows = [
-        xr.concat([*(everywhere if k else []), result, *heads_only], dim="policy")
+        xr.concat([*(everywhere if k else []), result, *heads_only], "policy", data_vars="all")
         for k, result in enumerate(budgets.values())
     ]
     budget = xr.Variable("delay_budget", 1e-9 * np.array(list(budgets)), {"units": "s/bit"})
-    return xr.concat(rows, dim=budget, combine_attrs="drop_conflicts")
+    return xr.concat(rows, budget, data_vars="all", combine_attrs="drop_conflicts")
 
 
 def _without_payload(result: xr.Dataset) -> xr.Dataset:

@@ -12,8 +12,8 @@ def payload(scheme: Scheme, world: World) -> Payload:
     """Bits that one scheduled device exchanges in a round, from the real shapes and dtypes.
 
     Up: the embedded mini-batch, with its padding mask where it has one, and the gradient of its
-    features; down: the features; all of it once per local step. The exchange of a shared head
-    is not counted.
+    features; down: the features; all of it once per local step. A shared head comes down before
+    the round, and its change, or its gradient, goes up after it.
 
     Args:
       scheme: the choices.
@@ -33,7 +33,9 @@ def payload(scheme: Scheme, world: World) -> Payload:
         inputs = jax.eval_shape(scheme.transform, inputs)
     sent = jax.eval_shape(halves.device_forward, frozen.device, {}, inputs)
     features = jax.eval_shape(halves.server_forward, frozen.server, {}, sent)
+    head = jax.eval_shape(scheme.head.init, jax.random.key(0), features)
+    head_bits = bits_of(head) if scheme.heads == "shared" else 0
     return Payload(
-        up_bits=scheme.local_steps * (bits_of(sent) + bits_of(features)),
-        down_bits=scheme.local_steps * bits_of(features),
+        up_bits=scheme.local_steps * (bits_of(sent) + bits_of(features)) + head_bits,
+        down_bits=scheme.local_steps * bits_of(features) + head_bits,
     )

@@ -1,29 +1,14 @@
 """The figures, which are not installed, and results made up for them."""
 
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
-_FOLDER = Path(__file__).parents[2] / "experiments"
+from jaxsplit.reproduce import load_experiments
 
-
-def _load_package(name: str) -> None:
-    spec = importlib.util.spec_from_file_location(
-        name, _FOLDER / "__init__.py", submodule_search_locations=[str(_FOLDER)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[name])
-
-
-if "jaxsplit_experiments" not in sys.modules:
-    _load_package("jaxsplit_experiments")
+load_experiments()  # they are not installed: importable from here on
 
 # policy: final accuracy and mean scheduled devices, as the paper has them
 PAPER = {

@@ -309,3 +309,18 @@ def test_markdown_has_a_row_per_verdict():
     assert lines[2] == "| a claim | Fig. 3 | +1.0 [+0.5, +1.5] | yes | measured |"
     assert lines[3] == r"| P(a\|b) | Fig. 4 |  | no | [red] no |"
     assert len(lines) == 4
+
+
+@pytest.mark.parametrize("name", ["fedft-fig3", "fedft-fig4", "fedft-fig5"])
+@pytest.mark.parametrize("kept", [["greedy"], ["all_in", "lyapunov_bound"]], ids="-".join)
+def test_runs_of_some_policies_are_drawn_and_left_undecided(synthetic, name, kept):
+    figure = FIGURES[name]
+    result = synthetic(budgets=BUDGETS if name == "fedft-fig5" else (25e-9,)).sel(policy=kept)
+    siblings = {"fedft-fig3": result} if name == "fedft-fig4" else {}
+    verdicts = judge(figure, result, siblings)
+    assert len(verdicts) == len(figure.claims)
+    undecided = [verdict for verdict in verdicts if verdict.measured == "not run"]
+    assert {verdict.agrees for verdict in undecided} == {"undecided"}
+    assert all("the runs lack" in verdict.reason for verdict in undecided)
+    assert len(undecided) >= len(figure.claims) - 1  # the share of parameters needs no policy
+    assert figure.draw(result).axes

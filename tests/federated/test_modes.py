@@ -14,6 +14,7 @@ from jaxsplit.federated import (
     federated_round,
     fedft,
     init_learning,
+    payload,
     run_chunk,
     run_chunk_of_seeds,
     world_axes,
@@ -33,6 +34,7 @@ MODES = {
     "copies, shared": {"per_device": True, "heads": "shared", "local_steps": 3},
 }
 SIZES = np.array([14, 8, 5, 3, 2, 1], np.int32)  # about 14 / n
+HEAD_BITS = 32 * (8 * 3 + 3)  # a dense layer from 8 features to 3 classes
 DECAY = optax.exponential_decay(1.0, 1, 0.5)
 jitted_round = jax.jit(federated_round, static_argnames="scheme")
 jitted_gradient = jax.jit(reference.loss_and_gradients, static_argnums=4)
@@ -319,3 +321,17 @@ def test_errors_say_what_to_do(scheme):
     made = fedft(scheme.model, 3, lora=lora, **options)
     assert made.adapters_per_device
     assert (made.heads, made.local_steps, made.schedule) == ("shared", 3, decay)
+
+
+@pytest.mark.parametrize("local_steps", [1, 3])
+def test_a_shared_head_and_local_steps_are_paid_for(scheme, world, local_steps):
+    plain = payload(scheme, world)
+    assert payload(make_scheme(scheme, heads="shared"), world) == (
+        plain.up_bits + HEAD_BITS,
+        plain.down_bits + HEAD_BITS,
+    )
+    copies = make_scheme(scheme, per_device=True, heads="shared", local_steps=local_steps)
+    assert payload(copies, world) == (
+        local_steps * plain.up_bits + HEAD_BITS,
+        local_steps * plain.down_bits + HEAD_BITS,
+    )
