@@ -362,9 +362,7 @@ def close_to_all_in(source: str) -> Claim:
 def _adapters_beat_heads(of: xr.Dataset) -> Iterator[Finding]:
     if "heads_only" not in of.policy:
         return
-    gaps = {
-        policy: difference(final(of), policy, "heads_only") for policy in COMPARED
-    }
+    gaps = {policy: difference(final(of), policy, "heads_only") for policy in COMPARED}
     for tested, meaning in (
         (("lyapunov_bound",), "lyapunov_bound, same schedule"),
         (tuple(gaps), "every policy"),

@@ -15,7 +15,7 @@ import xarray as xr
 from rich.console import Console
 from rich.progress import Progress
 
-from jaxsplit.comparison import comparison_samples
+from jaxsplit.comparison import CHECKPOINTS, comparison_samples
 from jaxsplit.data.sources.lookup import DataNotFoundError
 from jaxsplit.files import atomic_path
 from jaxsplit.fine_tune import FineTuneConfig, Prepared, fine_tune, prepare
@@ -34,7 +34,6 @@ from . import FIGURES
 from .figure import LearningFigure, NetworkFigure, Scale, judge, verdict_markdown, verdict_table
 
 _SEEDS = 5  # of learning runs
-_CHECKPOINTS = ".checkpoints"
 
 
 class _Part(NamedTuple):
@@ -142,7 +141,7 @@ def _learned(
                     part.config,
                     prepared[part.data],
                     observe=lambda policy, part=part: observe(part, policy),
-                    resume_folder=path.parent / _CHECKPOINTS / part.name,
+                    resume_folder=path.parent / CHECKPOINTS / part.name,
                 )
                 for part in parts
             }
@@ -153,7 +152,7 @@ def _learned(
         **_counts(prepared),
     )
     save(result, path)
-    shutil.rmtree(path.parent / _CHECKPOINTS)
+    shutil.rmtree(path.parent / CHECKPOINTS)
     return result
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from jaxsplit.artefacts import ArtefactError
-from jaxsplit.comparison import Task, comparison_samples
+from jaxsplit.comparison import CHECKPOINTS, Task, comparison_samples
 from jaxsplit.describe_data import DescribeConfig, describe, description_table, save_description
 from jaxsplit.export import ExportConfig, export
 from jaxsplit.fine_tune import FineTuneConfig, fine_tune, prepare
@@ -36,11 +36,11 @@ from jaxsplit.sweeps import SweepConfig, sweep
 from jaxsplit.tracking import Tracker, tracker_named
 from jaxsplit.watch import Watch, watched
 
-_CHECKPOINTS = ".checkpoints"  # below --out, until the run has finished
+_POSITIONAL = ("figure",)  # options without a flag
 
 
 def _flag(option: str) -> str:
-    return "--" + option.replace("_", "-")
+    return option if option in _POSITIONAL else "--" + option.replace("_", "-")
 
 
 def _quickstart(config: tyro.conf.OmitArgPrefixes[QuickstartConfig]) -> QuickstartConfig:
@@ -126,7 +126,7 @@ def _run_quickstart(config: QuickstartConfig, console: Console) -> None:
     with progress_bars(console) as bars:
         foundation_model(functools.partial(stages(bars), "backbone"))
         with _watched(config, bars, data, config.task(), tracker) as observe:
-            result = quickstart(config, observe=observe, resume_folder=config.out / _CHECKPOINTS)
+            result = quickstart(config, observe=observe, resume_folder=config.out / CHECKPOINTS)
     _tell(config, result, data, console)
 
 
@@ -145,7 +145,7 @@ def _tell(config: LearningOptions, result: Any, data: Path, console: Console) ->
     picture = data.with_suffix(".png")
     save(result, data)
     save_figure(comparison_figure(result), picture)
-    shutil.rmtree(data.parent / _CHECKPOINTS)
+    shutil.rmtree(data.parent / CHECKPOINTS)
     console.print(summary_table(result))
     reference, *others = config.policies
     for policy in others:
@@ -164,7 +164,7 @@ def _run_fine_tune(config: FineTuneConfig, console: Console) -> None:
         with _watched(config, bars, data, prepared.task, tracker) as watch:
             watch.say(trainable_line(prepared.scheme, prepared.checkpoint.params))
             result = fine_tune(
-                config, prepared, observe=watch, resume_folder=config.out / _CHECKPOINTS
+                config, prepared, observe=watch, resume_folder=config.out / CHECKPOINTS
             )
     _tell(config, result, data, console)
     console.print(f"the adapters for PyTorch: jaxsplit export --run {config.out}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import platform
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from jaxsplit.observer import Observer, Observers
 from jaxsplit.setting import check_same_setting
 from jaxsplit.simulate import planned_samples, run
 
+#: Below --out: what a run keeps until it has finished.
+CHECKPOINTS = ".checkpoints"
 _VERSIONS = ("jaxsplit", "jax", "flax", "optax")
 _FREE = ("out", "policies", "seeds", "checkpoint_every_s", "track")  # do not decide a run's numbers
 
@@ -163,7 +166,8 @@ def _claim(folder: Path, config: LearningOptions, setting: dict[str, str]) -> No
     path = folder / "setting.json"
     with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):  # absent, damaged
         found = json.loads(path.read_text(encoding="utf-8"))
+        out = Path(*itertools.takewhile(lambda part: part != CHECKPOINTS, folder.parts))
         fix = f"; to drop that one, delete {folder}"
-        check_same_setting("out", folder.parent, found, wanted, "an unfinished run", fix)
+        check_same_setting("out", out, found, wanted, "an unfinished run", fix)
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")

@@ -65,6 +65,7 @@ class Watch:
         self._tracker, self._writers = tracker, dict[str, Writer]()
         self._task = bars.add_task("compiling", total=num_samples, unit="samples")
         self._todo, self._done, self._tenths = num_samples, 0, 0
+        self._has_noted = False
         self._first: tuple[float, int] | None = None  # when the first samples were done
         device = jax.devices()[0]
         self.write(f"started on {len(jax.devices())} × {device.device_kind} ({device.platform})")
@@ -91,6 +92,11 @@ class Watch:
         """Show a line above the bar, and log it."""
         self._bars.console.print(line)
         self.write(line)
+
+    def note(self, line: str) -> None:
+        """Log a line; the first is shown, too, and stands for its like of the other policies."""
+        (self.write if self._has_noted else self.say)(line)
+        self._has_noted = True
 
     def skip(self, samples: int) -> None:
         """So much has been done before: it says nothing about the time that is left."""
@@ -136,7 +142,7 @@ class _Watcher(Observer):
 
     def noted(self, message: str) -> None:
         """See `Observer`."""
-        self._watch.write(f"{self._label}: {message}")
+        self._watch.note(f"{self._label}: {message}")
 
     def resumed(self, seed: int, rounds: int, samples: int) -> None:
         """See `Observer`."""

@@ -119,7 +119,10 @@ def test_finished_runs_are_drawn_and_judged_anew_without_running(results, monkey
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["fedft-fig9"], ["--figure fedft-fig9", "fedft-fig3, fedft-fig4, fedft-fig5, fedft-fig6"]),
+        (
+            ["fedft-fig9"],
+            ["error: figure fedft-fig9", "fedft-fig3, fedft-fig4, fedft-fig5, fedft-fig6"],
+        ),
         (["fedft-fig3", "--scale", "huge"], ["--scale", "laptop", "paper"]),
         (["fedft-fig3", "--seeds", "0"], ["--seeds 0", "1 or more"]),
         (["fedft-fig3", "--set", "round=5"], ["--set round=5", "rounds"]),
