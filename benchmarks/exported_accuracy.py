@@ -19,8 +19,8 @@ import transformers
 import xarray as xr
 
 from jaxsplit.artefacts import load_card
+from jaxsplit.commands.export import ExportConfig, export
 from jaxsplit.data import load
-from jaxsplit.export import ExportConfig, export
 from jaxsplit.models import from_pretrained
 
 BATCH = 128

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from jaxsplit.report import paired_difference, rounds_above, summary_rows
+from jaxsplit.commands.report import paired_difference, rounds_above, summary_rows
 
 LYAPUNOV = ("lyapunov_bound", "lyapunov_count")
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import jax
 
 import jaxsplit
+from jaxsplit.commands.quickstart import FINE_TUNING_CLASSES, QuickstartConfig, foundation_model
 from jaxsplit.data import digits
-from jaxsplit.quickstart import FINE_TUNING_CLASSES, QuickstartConfig, foundation_model
 
 
 def seconds(config: QuickstartConfig, policy: str, at_once: int) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
-from jaxsplit.report import rounds_above
+from jaxsplit.commands.report import rounds_above
 from jaxsplit.results import Interval, mean_interval
 
 from .figure import Agrees, Claim, Finding, Siblings

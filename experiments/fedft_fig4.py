@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from jaxsplit.fine_tune import FineTuneConfig
-from jaxsplit.learning_options import POLICIES
+from jaxsplit.commands.fine_tune import FineTuneConfig
+from jaxsplit.commands.learning_options import POLICIES
 
 from . import claims, drawings
 from .figure import LearningFigure, Scale

@@ -17,8 +17,8 @@ import xarray as xr
 
 from jaxsplit import Network, sweep
 from jaxsplit.catalogue import SCHEDULERS
+from jaxsplit.commands.progress import sweep_progress
 from jaxsplit.plots import policy_colour
-from jaxsplit.progress import sweep_progress
 from jaxsplit.results import mean_interval
 from jaxsplit.theory import ConvergenceParams, convergence_bound
 from jaxsplit.wireless import rayleigh

@@ -10,7 +10,7 @@ import xarray as xr
 from rich.markup import escape
 from rich.table import Table
 
-from jaxsplit.fine_tune import FineTuneConfig
+from jaxsplit.commands.fine_tune import FineTuneConfig
 
 Agrees = Literal["yes", "no", "undecided"]
 #: Results of other figures, by name.

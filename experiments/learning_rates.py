@@ -15,8 +15,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from jaxsplit.quickstart import QuickstartConfig, quickstart
-from jaxsplit.report import paired_difference, rounds_above
+from jaxsplit.commands.quickstart import QuickstartConfig, quickstart
+from jaxsplit.commands.report import paired_difference, rounds_above
 from jaxsplit.results import mean_interval
 
 HEAD_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)

@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from jaxsplit import Network, sweep
-from jaxsplit.progress import sweep_progress
+from jaxsplit.commands.progress import sweep_progress
 from jaxsplit.scheduling import lyapunov, solve_p1
 from jaxsplit.theory import lyapunov_bounds
 from jaxsplit.wireless import rayleigh

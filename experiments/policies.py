@@ -16,8 +16,8 @@ import xarray as xr
 
 from jaxsplit import Network, sweep
 from jaxsplit.catalogue import SCHEDULERS
+from jaxsplit.commands.progress import sweep_progress
 from jaxsplit.plots import policy_colour
-from jaxsplit.progress import sweep_progress
 from jaxsplit.sweeps import over_seeds
 from jaxsplit.wireless import rayleigh
 

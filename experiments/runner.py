@@ -15,20 +15,20 @@ import xarray as xr
 from rich.console import Console
 from rich.progress import Progress
 
-from jaxsplit.comparison import CHECKPOINTS, comparison_samples
+from jaxsplit.commands.comparison import CHECKPOINTS, comparison_samples
+from jaxsplit.commands.fine_tune import FineTuneConfig, Prepared, fine_tune, prepare
+from jaxsplit.commands.progress import progress_bars, stages
+from jaxsplit.commands.report import parameter_counts
+from jaxsplit.commands.reproduce import ReproduceConfig, with_settings
+from jaxsplit.commands.watch import watched
 from jaxsplit.data.sources.lookup import DataNotFoundError
 from jaxsplit.files import atomic_path
-from jaxsplit.fine_tune import FineTuneConfig, Prepared, fine_tune, prepare
 from jaxsplit.observer import Observer
 from jaxsplit.options import OptionError, check_options, check_writable_folder
 from jaxsplit.plots import save_figure
-from jaxsplit.progress import progress_bars, stages
-from jaxsplit.report import parameter_counts
-from jaxsplit.reproduce import ReproduceConfig, with_settings
 from jaxsplit.results import save
 from jaxsplit.setting import check_same_setting
 from jaxsplit.tracking import tracker_named
-from jaxsplit.watch import watched
 
 from . import FIGURES
 from .figure import LearningFigure, NetworkFigure, Scale, judge, verdict_markdown, verdict_table

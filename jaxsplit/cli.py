@@ -18,23 +18,28 @@ from rich.console import Console
 from rich.progress import Progress
 
 from jaxsplit.artefacts import ArtefactError
-from jaxsplit.comparison import CHECKPOINTS, Task, comparison_samples
-from jaxsplit.describe_data import DescribeConfig, describe, description_table, save_description
-from jaxsplit.export import ExportConfig, export
-from jaxsplit.fine_tune import FineTuneConfig, fine_tune, prepare
-from jaxsplit.learning_options import LearningOptions
+from jaxsplit.commands.comparison import CHECKPOINTS, Task, comparison_samples
+from jaxsplit.commands.describe_data import (
+    DescribeConfig,
+    describe,
+    description_table,
+    save_description,
+)
+from jaxsplit.commands.export import ExportConfig, export
+from jaxsplit.commands.fine_tune import FineTuneConfig, fine_tune, prepare
+from jaxsplit.commands.learning_options import LearningOptions
+from jaxsplit.commands.progress import progress_bars, stages, sweep_progress
+from jaxsplit.commands.quickstart import QuickstartConfig, foundation_model, quickstart
+from jaxsplit.commands.report import rounds_above, summary_table, sweep_table, trainable_line
+from jaxsplit.commands.reproduce import ReproduceConfig, load_experiments
+from jaxsplit.commands.watch import Watch, watched
 from jaxsplit.models import CheckpointError
 from jaxsplit.options import OptionError, allowed_of, check_writable_folder
 from jaxsplit.plots import comparison_figure, save_figure, sweep_figure
-from jaxsplit.progress import progress_bars, stages, sweep_progress
-from jaxsplit.quickstart import QuickstartConfig, foundation_model, quickstart
-from jaxsplit.report import rounds_above, summary_table, sweep_table, trainable_line
-from jaxsplit.reproduce import ReproduceConfig, load_experiments
 from jaxsplit.results import save
 from jaxsplit.simulate import NonFiniteError
 from jaxsplit.sweeps import SweepConfig, sweep
 from jaxsplit.tracking import Tracker, tracker_named
-from jaxsplit.watch import Watch, watched
 
 _POSITIONAL = ("figure",)  # options without a flag
 

@@ -10,9 +10,9 @@ import jaxsplit
 from jaxsplit import scheduling, wireless
 from jaxsplit.artefacts import save_weights
 from jaxsplit.checkpoint import Checkpointing
+from jaxsplit.commands.fine_tune import OPTIMIZERS
 from jaxsplit.data import digits
 from jaxsplit.federated import fedft
-from jaxsplit.fine_tune import OPTIMIZERS
 from jaxsplit.models import LoraConfig, ViT
 from jaxsplit.observer import Observer
 from jaxsplit.results import save

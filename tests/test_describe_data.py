@@ -8,14 +8,14 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from jaxsplit.data import Partition, dirichlet, label_counts, label_distance
-from jaxsplit.describe_data import (
+from jaxsplit.commands.describe_data import (
     DescribeConfig,
     describe,
     description_rows,
     description_table,
     save_description,
 )
+from jaxsplit.data import Partition, dirichlet, label_counts, label_distance
 from jaxsplit.options import OptionError
 from jaxsplit.plots import partition_figure
 
@@ -89,7 +89,7 @@ def test_texts_need_no_tokenizer(tmp_path):
 
 
 def test_scores_are_shown_by_tenths(tmp_path, monkeypatch):
-    from jaxsplit import describe_data
+    from jaxsplit.commands import describe_data
 
     scores = np.linspace(0, 5, 100, dtype=np.float32)
     monkeypatch.setattr(describe_data, "_labels", lambda config: (scores, ()))

@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 from tiny_checkpoints import command, finished_run, shared_folder, tiny_folder  # noqa: F401
 
 from jaxsplit.artefacts import load_card, load_weights, mean_head, weights_path
+from jaxsplit.commands.export import ExportConfig, export
 from jaxsplit.data import ImageTransform, load
-from jaxsplit.export import ExportConfig, export
 from jaxsplit.models import from_pretrained
 from jaxsplit.models.peft import import_peft
 from jaxsplit.options import OptionError

@@ -23,8 +23,8 @@ from tiny_checkpoints import (
 )
 
 from jaxsplit import run_seeds
+from jaxsplit.commands.fine_tune import OPTIMIZERS, FineTuneConfig, fine_tune, prepare
 from jaxsplit.federated.chunk import run_chunk
-from jaxsplit.fine_tune import OPTIMIZERS, FineTuneConfig, fine_tune, prepare
 from jaxsplit.models import LoraConfig
 from jaxsplit.observer import Observer
 from jaxsplit.options import OptionError

@@ -42,8 +42,6 @@ ALLOWED = {
         "catalogue", "files", "memory", "network", "options", "results", "scheduling", "setting",
         "wireless",
     },
-    "progress": set(),
-    "report": {"federated", "models", "results", "sweeps"},
     "plots": {"data", "files", "results", "sweeps"},
     "checkpoint": set(),
     "observer": {"federated"},
@@ -58,29 +56,14 @@ ALLOWED = {
     },
     "artefacts": {"federated", "files", "models"},
     "tracking": {"files", "options"},
-    "watch": {"federated", "observer", "tracking"},
-    "learning_options": {
-        "catalogue", "federated", "network", "options", "scheduling", "tracking", "wireless",
+    "commands": {
+        "artefacts", "catalogue", "checkpoint", "data", "federated", "files", "models", "network",
+        "observer", "options", "plots", "results", "scheduling", "setting", "simulate", "sweeps",
+        "tracking", "wireless",
     },
-    "comparison": {
-        "artefacts", "checkpoint", "data", "federated", "files", "learning_options", "observer",
-        "setting", "simulate",
-    },
-    "quickstart": {
-        "comparison", "data", "federated", "files", "learning_options", "models", "observer",
-        "options",
-    },
-    "fine_tune": {
-        "artefacts", "comparison", "data", "federated", "learning_options", "models", "observer",
-        "options",
-    },
-    "export": {"artefacts", "files", "models", "options"},
-    "describe_data": {"data", "files", "options", "plots"},
-    "reproduce": {"options"},
     "cli": {
-        "artefacts", "comparison", "describe_data", "export", "fine_tune", "learning_options",
-        "models", "options", "plots", "progress", "quickstart", "report", "reproduce", "results",
-        "simulate", "sweeps", "tracking", "watch",
+        "artefacts", "commands", "models", "options", "plots", "results", "simulate", "sweeps",
+        "tracking",
     },
     "__init__": {"federated", "network", "simulate", "sweeps"},
 }  # fmt: skip

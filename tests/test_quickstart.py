@@ -11,12 +11,12 @@ import xarray as xr
 from safetensors import safe_open
 
 import jaxsplit
-from jaxsplit import comparison
-from jaxsplit import quickstart as module
 from jaxsplit.cli import main
+from jaxsplit.commands import comparison
+from jaxsplit.commands import quickstart as module
+from jaxsplit.commands.learning_options import POLICIES
+from jaxsplit.commands.quickstart import QuickstartConfig, foundation_model, quickstart
 from jaxsplit.federated.chunk import run_chunk
-from jaxsplit.learning_options import POLICIES
-from jaxsplit.quickstart import QuickstartConfig, foundation_model, quickstart
 
 SHORT = {"rounds": 12, "seeds": 2, "evaluate_every": 5, "warmup_rounds": 20}
 

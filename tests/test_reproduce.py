@@ -8,10 +8,10 @@ import pytest
 import xarray as xr
 from tiny_checkpoints import command, shared_folder, tiny_folder  # noqa: F401
 
-from jaxsplit import reproduce as module
-from jaxsplit.fine_tune import FineTuneConfig
+from jaxsplit.commands import reproduce as module
+from jaxsplit.commands.fine_tune import FineTuneConfig
+from jaxsplit.commands.reproduce import ReproduceConfig, load_experiments, with_settings
 from jaxsplit.options import OptionError
-from jaxsplit.reproduce import ReproduceConfig, load_experiments, with_settings
 
 SMALL = [
     "rounds=4", "evaluate_every=2", "devices=4", "warmup_rounds=0", "max_length=None",

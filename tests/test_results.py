@@ -5,8 +5,8 @@ import pytest
 import scipy.stats
 import xarray as xr
 
+from jaxsplit.commands.report import paired_difference, rounds_above
 from jaxsplit.files import atomic_path
-from jaxsplit.report import paired_difference, rounds_above
 from jaxsplit.results import mean_interval, save
 
 

@@ -11,9 +11,9 @@ import xarray as xr
 import jaxsplit
 from jaxsplit import scheduling, wireless
 from jaxsplit.cli import main
+from jaxsplit.commands.report import sweep_table
 from jaxsplit.options import OptionError
 from jaxsplit.plots import sweep_figure
-from jaxsplit.report import sweep_table
 from jaxsplit.sweeps import SweepConfig
 
 SHORT = ["--seeds", "3", "--rounds", "8", "--warmup-rounds", "2"]

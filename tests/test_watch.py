@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jaxsplit import watch as module
-from jaxsplit.progress import progress_bars
-from jaxsplit.watch import watched
+from jaxsplit.commands import watch as module
+from jaxsplit.commands.progress import progress_bars
+from jaxsplit.commands.watch import watched
 
 
 class Clock:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from jaxsplit.reproduce import load_experiments
+from jaxsplit.commands.reproduce import load_experiments
 
 load_experiments()  # they are not installed: importable from here on
 

@@ -15,7 +15,8 @@ from flax.errors import FlaxError
 from jax.typing import ArrayLike
 
 from jaxsplit.artefacts import RunCard, save_card, weights_path
-from jaxsplit.comparison import Observe, Task, compare_policies
+from jaxsplit.commands.comparison import Observe, Task, compare_policies
+from jaxsplit.commands.learning_options import POLICIES, LearningOptions, clipped_sgd
 from jaxsplit.data import (
     Dataset,
     ImageTransform,
@@ -26,7 +27,6 @@ from jaxsplit.data import (
 )
 from jaxsplit.data.sources.base import Progress
 from jaxsplit.federated import Scheme, fedft
-from jaxsplit.learning_options import POLICIES, LearningOptions, clipped_sgd
 from jaxsplit.models import Bert, Checkpoint, LoraConfig, ViT, from_pretrained
 from jaxsplit.models.lora import TARGETS
 from jaxsplit.observer import Observer

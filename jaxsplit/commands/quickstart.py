@@ -16,11 +16,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 from safetensors.flax import load_file, save_file
 
-from jaxsplit.comparison import Observe, Task, compare_policies
+from jaxsplit.commands.comparison import Observe, Task, compare_policies
+from jaxsplit.commands.learning_options import LearningOptions, clipped_sgd
 from jaxsplit.data import digits
 from jaxsplit.federated import Scheme, fedft
 from jaxsplit.files import atomic_path
-from jaxsplit.learning_options import LearningOptions, clipped_sgd
 from jaxsplit.models import LoraConfig, ViT, pretrain
 from jaxsplit.observer import Observer
 from jaxsplit.options import OptionError, check_options

@@ -15,10 +15,10 @@ import xarray as xr
 
 from jaxsplit.artefacts import save_weights
 from jaxsplit.checkpoint import Checkpointing
+from jaxsplit.commands.learning_options import LearningOptions
 from jaxsplit.data import Dataset, Partitioner, iid
 from jaxsplit.federated import LearningState, Scheme
 from jaxsplit.files import atomic_path
-from jaxsplit.learning_options import LearningOptions
 from jaxsplit.observer import Observer, Observers
 from jaxsplit.setting import check_same_setting
 from jaxsplit.simulate import planned_samples, run

@@ -14,7 +14,7 @@ import tyro
 from jaxsplit.options import OptionError, allowed_of, check_options, whole
 
 _NAME = "jaxsplit_experiments"  # what the experiments are imported as
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 
 _Config = TypeVar("_Config")
 
@@ -102,7 +102,7 @@ def with_settings(config: _Config, settings: tuple[str, ...]) -> _Config:
       OptionError: there is no such option, or it does not take this value.
 
     Example:
-      >>> from jaxsplit.quickstart import QuickstartConfig
+      >>> from jaxsplit.commands.quickstart import QuickstartConfig
       >>> config = with_settings(QuickstartConfig(), ("rounds=50", "policies=greedy,aaba"))
       >>> config.rounds, config.policies
       (50, ('greedy', 'aaba'))
