@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from jaxsplit.federated import (
     run_chunk,
     run_chunk_of_seeds,
 )
+from jaxsplit.files import atomic_path
 from jaxsplit.memory import device_bytes, program_bytes, size
 from jaxsplit.network import Network, NetworkParams, as_arrays, run_keys
 from jaxsplit.observer import Observer
@@ -101,7 +103,9 @@ def run(
     world = _on_device(backbone, dataset, _stacked(partitions))
     observer = observer or Observer()
     with CompileClock() as clock:
-        seeds_at_once = seeds_at_once or _fitting_seeds(plan, world, len(seeds), observer)
+        if seeds_at_once is None:
+            begun = checkpointing.folder / "seeds_at_once" if checkpointing else None
+            seeds_at_once = _fitting_seeds(plan, world, len(seeds), observer, begun)
     results: list[xr.Dataset] = []
     for k in range(0, len(seeds), seeds_at_once):
         group = slice(k, k + seeds_at_once)
@@ -171,12 +175,18 @@ def _on_device(backbone: Any, dataset: Dataset, partitions: Partition) -> World:
 # -- how many seeds at once ------------------------------------------------------------------------
 
 
-def _fitting_seeds(plan: Plan, world: World, num_seeds: int, observer: Observer) -> int:
+def _fitting_seeds(
+    plan: Plan, world: World, num_seeds: int, observer: Observer, begun: Path | None
+) -> int:
     """Seeds to run at once, by what the compiler says that they need.
+
+    A run that goes on keeps to the number in `begun`: in another program its bits would differ.
 
     Raises:
       OptionError: not even one fits.
     """
+    if begun and begun.exists():
+        return int(begun.read_text())
     at_once = 1 if jax.default_backend() == "cpu" else num_seeds
     free = device_bytes()
     while (needed := _bytes_of_seeds(at_once, plan, world)) > free:
@@ -191,6 +201,9 @@ def _fitting_seeds(plan: Plan, world: World, num_seeds: int, observer: Observer)
         at_once = (at_once + 1) // 2
     how = f"{at_once} seeds at once" if at_once > 1 else "one seed after the other"
     observer.noted(f"{how}: rounds take {size(needed)} of memory, {size(free)} are free")
+    if begun:
+        with atomic_path(begun) as path:
+            path.write_text(f"{at_once}\n")
     return at_once
 
 

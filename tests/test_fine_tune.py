@@ -133,7 +133,8 @@ def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, monkeypatch, capsys):
     (error,) = capsys.readouterr().err.strip().splitlines()
     assert "the same command resumes" in error
     kept = tmp_path / ".checkpoints"
-    assert sorted(path.name for path in (kept / "all_in").iterdir()) == ["seed0", "seed1"]
+    names = sorted(path.name for path in (kept / "all_in").iterdir())
+    assert names == ["seed0", "seed1", "seeds_at_once"]
     assert sorted(path.name for path in (kept / "greedy" / "seed0").iterdir()) == ["0", "1"]
     assert not list(tmp_path.glob("run.nc")) + list(tmp_path.glob("weights"))
 

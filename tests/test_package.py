@@ -51,7 +51,7 @@ ALLOWED = {
         "run_plan",
     },
     "simulate": {
-        "checkpoint", "compile_clock", "costs", "data", "federated", "memory", "network",
+        "checkpoint", "compile_clock", "costs", "data", "federated", "files", "memory", "network",
         "observer", "options", "run_plan", "run_seeds",
     },
     "artefacts": {"federated", "files", "models"},

@@ -199,7 +199,7 @@ def test_memory_is_estimated_before_the_start(run, monkeypatch):
     assert re.search(expected, stop.value.allowed)
 
 
-def test_accelerators_take_as_many_seeds_as_fit(run, monkeypatch):
+def test_accelerators_take_as_many_seeds_as_fit(run, monkeypatch, tmp_path):
     """The rule, on a processor that says it is none."""
     monkeypatch.setattr(simulate.jax, "default_backend", lambda: "gpu")
     needed = {}
@@ -209,13 +209,33 @@ def test_accelerators_take_as_many_seeds_as_fit(run, monkeypatch):
         return needed[at_once]
 
     monkeypatch.setattr(simulate, "_bytes_of_seeds", bytes_of_seeds)
-    for free, at_once in ((1e9, 3), (250, 2), (150, 1)):
+
+    class Stop(Notebook):
+        def noted(self, message):
+            super().noted(message)
+            raise KeyboardInterrupt  # before anything is compiled
+
+    for free, words in (
+        (1e9, "3 seeds at once"),
+        (250, "2 seeds at once"),
+        (150, "one seed after"),
+    ):
         monkeypatch.setattr(simulate, "device_bytes", lambda free=free: free)
-        notebook = Notebook()
-        run(observer=notebook)
-        assert notebook.notes[0].startswith(
-            f"{at_once} seeds at once" if at_once > 1 else "one seed after the other"
-        )
+        stop = Stop()
+        with pytest.raises(KeyboardInterrupt):
+            run(observer=stop)
+        assert stop.notes[0].startswith(words)
+
+    # What was begun with three goes on with three, however little memory is left.
+    monkeypatch.setattr(simulate, "device_bytes", lambda: 1e9)
+    checkpointing = Checkpointing(tmp_path)
+    run(checkpointing=checkpointing)
+    assert [path.name for path in tmp_path.glob("seeds0*")] == ["seeds0-2"]
+    monkeypatch.setattr(simulate, "device_bytes", lambda: 150)
+    notebook = Notebook()
+    run(checkpointing=checkpointing, observer=notebook)
+    assert notebook.notes == []
+    assert {event[0] for event in notebook.events} == {"resumed"}
 
 
 def test_the_estimate_is_of_the_program_that_runs(run):
