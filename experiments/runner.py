@@ -1,6 +1,7 @@
 """Runs a figure: its parts one after the other, then the drawing and the verdicts."""
 
 import dataclasses
+import functools
 import json
 import re
 import shutil
@@ -128,7 +129,7 @@ def _learned(
         if (result := _found(path, setting)) is not None:
             return result
         parts = list(_parts(scale, tuple(prepared), path.parent))
-        samples = sum(comparison_samples(p.config, prepared[p.data].task) for p in parts)
+        samples = _samples(parts, prepared, bars)
         tracker = tracker_named(scale.config.track, path.parent)
         log = path.with_suffix(".log")
         with watched(bars, log, setting, samples, tracker) as watch:
@@ -140,7 +141,7 @@ def _learned(
                 part: fine_tune(
                     part.config,
                     prepared[part.data],
-                    observe=lambda policy, part=part: observe(part, policy),
+                    observe=functools.partial(observe, part),
                     resume_folder=path.parent / CHECKPOINTS / part.name,
                 )
                 for part in parts
@@ -154,6 +155,20 @@ def _learned(
     save(result, path)
     shutil.rmtree(path.parent / CHECKPOINTS)
     return result
+
+
+def _samples(parts: list[_Part], prepared: dict[str, Prepared], bars: Progress) -> int:
+    """What all parts will send through the backbone."""
+    told, policies = stages(bars), [len(part.config.policies) for part in parts]
+    total = 0
+    for k, part in enumerate(parts):
+        before = sum(policies[:k])
+
+        def tell(stage: str, done: int, _: int, before: int = before) -> None:
+            told(stage, before + done, sum(policies))
+
+        total += comparison_samples(part.config, prepared[part.data].task, tell)
+    return total
 
 
 def _asked_for(config: ReproduceConfig, scale: Scale) -> Scale:

@@ -140,7 +140,7 @@ def _watched(
     config: LearningOptions, bars: Progress, data: Path, task: Task, tracker: Tracker
 ) -> Iterator[Watch]:
     """Watch a comparison whose result will be `data`."""
-    setting, samples = dataclasses.asdict(config), comparison_samples(config, task)
+    setting, samples = dataclasses.asdict(config), comparison_samples(config, task, stages(bars))
     with watched(bars, data.with_suffix(".log"), setting, samples, tracker) as watch:
         yield watch
 

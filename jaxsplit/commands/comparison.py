@@ -106,18 +106,25 @@ def compare_policies(
     return result.assign_attrs(setting)
 
 
-def comparison_samples(config: LearningOptions, task: Task) -> int:
+def comparison_samples(
+    config: LearningOptions,
+    task: Task,
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+) -> int:
     """Samples that all policies and seeds will send through the backbone.
 
     Args:
       config: the options.
       task: what is fine-tuned.
+      progress: is told ("scheduling", done, total) after each policy.
 
     Returns:
       Their number, see `planned_samples`.
     """
-    return sum(
-        planned_samples(
+    total = 0
+    for k, policy in enumerate(config.policies):
+        progress("scheduling", k, len(config.policies))
+        total += planned_samples(
             range(config.seeds),
             config.network(policy),
             task.scheme,
@@ -127,8 +134,8 @@ def comparison_samples(config: LearningOptions, task: Task) -> int:
             warmup_rounds=config.warmup_rounds,
             evaluate_every=config.evaluate_every,
         )
-        for policy in config.policies
-    )
+    progress("scheduling", len(config.policies), len(config.policies))
+    return total
 
 
 class _KeepLast(Observer):

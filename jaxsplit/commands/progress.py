@@ -24,6 +24,7 @@ _UNITS = {
     "tokenizing": "texts",
     "backbone": "epochs",
     "timing": "problems",
+    "scheduling": "policies",
 }
 
 
