@@ -14,7 +14,7 @@ FIGURE = LearningFigure(
     title="FedFT Fig. 5: a vision transformer on CIFAR-10 over the delay budget",
     scales={
         name: Scale(
-            config=dataclasses.replace(config, evaluate_every=50),
+            config=dataclasses.replace(config, evaluate_every=config.rounds),
             data=_DATA,
             budgets_ns=_BUDGETS_NS,
         )
