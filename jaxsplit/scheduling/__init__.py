@@ -20,6 +20,8 @@ from jaxsplit.scheduling.fixed_size import (
     round_robin,
 )
 from jaxsplit.scheduling.lyapunov import LyapunovParams, lyapunov, solve_p1
+from jaxsplit.scheduling.min_max import min_max_bandwidth
+from jaxsplit.scheduling.random_split import random_bandwidth
 
 __all__ = [
     "LyapunovParams",
@@ -34,7 +36,9 @@ __all__ = [
     "jain_index",
     "lyapunov",
     "min_delay_bandwidth",
+    "min_max_bandwidth",
     "proportional_fair",
+    "random_bandwidth",
     "random_k",
     "round_robin",
     "slowest_delay",
