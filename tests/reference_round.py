@@ -1,7 +1,8 @@
-"""A federated round as a plain Python loop over devices: no vmap, no scan, no split.
+"""A federated round as a plain Python loop over devices: no vmap, no scan.
 
 Written from the papers' steps, one branch for global adapters (FedFT §II-A) and one for adapters
-per device (SFT §III); the fast round in `jaxsplit.federated` must equal it.
+per device (SFT §III); the fast round in `jaxsplit.federated` must equal it. Without a codec the
+model is not even split.
 """
 
 from collections.abc import Callable
@@ -23,6 +24,7 @@ class ReferenceRound(NamedTuple):
     device_loss: np.ndarray  # [N], NaN for devices that rest
     adapter_optimizer: Any
     head_optimizers: Any  # personal: a list over devices
+    coded_bits: np.ndarray  # [N, 2] int64, up and down
 
 
 def cross_entropy(logits: jax.Array, label: int) -> jax.Array:
@@ -55,9 +57,30 @@ def device_loss(
     key_dropout: jax.Array | None = None,
 ) -> jax.Array:
     """F_n of a mini-batch through the whole, unsplit model."""
+    features = apply(None, adapters, inputs, scheme, world, key_dropout)
+    return loss_of_features(head, features, labels, scheme)
+
+
+def apply(
+    method: Callable | None,
+    trained: Any,
+    inputs: Any,
+    scheme: Scheme,
+    world: World,
+    key_dropout: jax.Array | None = None,
+) -> Any:
+    """The model, or a part of it, with what is trained: adapters, or all weights."""
     rngs = None if key_dropout is None else {"dropout": key_dropout}
-    variables = {"params": world.backbone, "lora": adapters}
-    features = scheme.model.apply(variables, inputs, rngs=rngs)
+    variables = {"params": world.backbone, "lora": trained}
+    if scheme.model.lora is None:
+        variables = {"params": trained}
+    return scheme.model.apply(variables, inputs, method=method, rngs=rngs)
+
+
+def loss_of_features(
+    head: Any, features: jax.Array, labels: list[float], scheme: Scheme
+) -> jax.Array:
+    """F_n behind the encoder."""
     loss = squared_error if scheme.task.metric_name == "pearson" else cross_entropy
     losses = [
         loss(head_outputs(head, features[i], scheme), label) for i, label in enumerate(labels)
@@ -66,6 +89,56 @@ def device_loss(
 
 
 loss_and_gradients = jax.value_and_grad(device_loss, argnums=(0, 1))
+
+
+def coded_loss_and_gradients(
+    adapters: Any,
+    head: Any,
+    inputs: Any,
+    labels: list[float],
+    scheme: Scheme,
+    world: World,
+    key_dropout: jax.Array | None,
+    key: jax.Array,
+    weight: float,
+) -> tuple[tuple[jax.Array, tuple[Any, Any]], tuple[jax.Array, jax.Array]]:
+    """The same over a link with the scheme's codec, one sample after another, and its bits.
+
+    `weight` is that of a global adapter's gradient, which the gradient comes down with.
+    """
+    codec, cut = scheme.codec, scheme.cut
+
+    def on_device(adapters: Any) -> Any:
+        def blocks(module: Any, inputs: Any) -> Any:
+            return module.encode(module.embed(inputs), 0, cut)
+
+        return apply(blocks, adapters, inputs, scheme, world, key_dropout)
+
+    def on_server(adapters: Any, head: Any, tokens: jax.Array) -> jax.Array:
+        def rest(module: Any, sent: Any) -> jax.Array:
+            return module.features(sent, cut)
+
+        features = apply(rest, adapters, sent._replace(tokens=tokens), scheme, world, key_dropout)
+        return loss_of_features(head, features, labels, scheme)
+
+    def over_the_link(fold: int, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+        rows = tokens.reshape(len(tokens), -1)
+        arrived, bits = codec.transmit(jax.random.fold_in(key, fold), rows, codec.params)
+        return arrived.reshape(tokens.shape), bits.sum()
+
+    sent = on_device(adapters)
+    arrived, up = over_the_link(3, sent.tokens)
+    loss, (of_server, of_head, of_tokens) = jax.value_and_grad(on_server, argnums=(0, 1, 2))(
+        adapters, head, arrived
+    )
+    if cut == 0 and scheme.model.lora is not None:
+        return (loss, (of_server, of_head)), (up, 0 * up)
+    if codec.gradient == "masked":
+        of_tokens = jax.numpy.where(arrived == 0, 0, of_tokens)
+    came_back, down = over_the_link(4, weight * of_tokens)
+    of_device = jax.grad(lambda adapters: (on_device(adapters).tokens * came_back).sum())(adapters)
+    gradient = jax.tree.map(lambda a, b: a + b / weight, of_server, of_device)
+    return (loss, (gradient, of_head)), (up, down)
 
 
 class PlainSgd:
@@ -114,25 +187,34 @@ def reference_round(
     `wrap` may compile the gradient of a single device, `factor` is that of the learning rates in
     this round. The optimizer is plain SGD `by_hand`, or else the scheme's.
     """
-    num_devices, gradients_of = len(mask), wrap(loss_and_gradients)
+    num_devices = len(mask)
     scheduled = [n for n in range(num_devices) if mask[n]]
-    rates = [factor * np.float32(rate) for rate in params]
+    rates = [factor * np.float32(rate) for rate in params[:2]]
     make = PlainSgd if by_hand else lambda rate: OptaxOptimizer(scheme.optimizer(rate))
     adapter_optimizer, head_optimizer = (make(rate) for rate in rates)
     personal = scheme.heads == "personal"
 
-    def minibatch(n: int, k: int) -> tuple[Any, list[float], jax.Array | None]:
-        key_n = jax.random.fold_in(key, k * num_devices + n)
+    def minibatch(n: int, key_n: jax.Array) -> tuple[Any, list[float], jax.Array | None]:
         batch = draw_batch(key_n, world.indices[n], world.sizes[n], scheme.batch_size)
         inputs = jax.tree.map(lambda leaf: leaf[batch], world.inputs)
         if scheme.transform is not None:
             inputs = scheme.transform.augment(jax.random.fold_in(key_n, 1), inputs)
-        key_dropout = jax.random.fold_in(key_n, 2) if scheme.model.lora.dropout else None
+        dropout = scheme.model.lora is not None and scheme.model.lora.dropout
+        key_dropout = jax.random.fold_in(key_n, 2) if dropout else None
         return inputs, [world.labels[i].item() for i in batch], key_dropout
 
     def gradients(n: int, k: int, adapters: Any, head: Any) -> tuple[float, tuple[Any, Any]]:
-        inputs, labels, key_dropout = minibatch(n, k)
-        return gradients_of(adapters, head, inputs, labels, scheme, world, key_dropout)
+        key_n = jax.random.fold_in(key, k * num_devices + n)
+        inputs, labels, key_dropout = minibatch(n, key_n)
+        arguments = (adapters, head, inputs, labels, scheme, world)
+        if scheme.codec is None:
+            return wrap(loss_and_gradients)(*arguments, key_dropout)
+        is_global = scheme.model.lora is not None and not scheme.model.lora.per_device
+        weight = np.float32(1 / len(scheduled)) if is_global else 1.0
+        coded = wrap(coded_loss_and_gradients)
+        result, bits = coded(*arguments, key_dropout, key_n, weight)
+        coded_bits[n] += [int(count) for count in bits]
+        return result
 
     heads = [jax.tree.map(lambda leaf, n=n: leaf[n], state.heads) for n in range(num_devices)]
     head_states, adapter_state = state.head_optimizers, state.adapter_optimizer
@@ -141,8 +223,9 @@ def reference_round(
             jax.tree.map(lambda leaf, n=n: leaf[n], head_states) for n in range(num_devices)
         ]
     losses = np.full(num_devices, np.nan, np.float32)
+    coded_bits = np.zeros((num_devices, 2), np.int64)
 
-    if not scheme.model.lora.per_device:
+    if scheme.model.lora is not None and not scheme.model.lora.per_device:
         # FedFT (2)–(4): everyone at the same ΔW, then one step on the mean gradient.
         total = jax.tree.map(np.zeros_like, (state.adapters, heads[0]))
         for n in scheduled:
@@ -158,11 +241,13 @@ def reference_round(
             head, head_states = head_optimizer.step(heads[0], head_states, mean[1])
             heads = [head] * num_devices
     else:
-        # SFT (3)–(8): everyone on a copy, then the mean of the copies with weights |D_n|.
+        # SFT (3)–(8): everyone on a copy, then the mean of the copies with weights |D_n|; or one
+        # after another on the same weights.
+        common, in_turn = (state.adapters, heads[0]), scheme.order == "sequential"
         samples = sum(int(world.sizes[n]) for n in scheduled)
         total = jax.tree.map(np.zeros_like, (state.adapters, heads[0]))
         for n in scheduled:
-            copy, head = state.adapters, heads[n]
+            copy, head = common[0], heads[n] if personal else common[1]
             copy_state = adapter_optimizer.init(copy)
             head_state = head_states[n] if personal else head_optimizer.init(head)
             losses_n = []
@@ -174,11 +259,19 @@ def reference_round(
             losses[n] = np.mean(losses_n)
             share = np.float32(int(world.sizes[n]) / samples)
             total = jax.tree.map(lambda a, b, s=share: a + s * b, total, (copy, head))
+            if in_turn:
+                common = total = (copy, head)
             if personal:
                 heads[n], head_states[n] = head, head_state
         adapters = total[0]
         if not personal:
             heads = [total[1]] * num_devices
     return ReferenceRound(
-        adapters, heads, float(np.mean(losses[mask])), losses, adapter_state, head_states
+        adapters,
+        heads,
+        float(np.mean(losses[mask])),
+        losses,
+        adapter_state,
+        head_states,
+        coded_bits,
     )

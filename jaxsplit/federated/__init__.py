@@ -4,11 +4,21 @@ from jaxsplit.federated.chunk import run_chunk, run_chunk_of_seeds, world_axes
 from jaxsplit.federated.evaluate import Evaluation, evaluate
 from jaxsplit.federated.optimizers import LearningParams
 from jaxsplit.federated.payload import payload
+from jaxsplit.federated.presets import (
+    PRESETS,
+    fedft,
+    fl_full,
+    fl_lora,
+    sft,
+    sft_uncompressed,
+    sl,
+)
 from jaxsplit.federated.round import RoundInfo, federated_round
-from jaxsplit.federated.scheme import Scheme, fedft
+from jaxsplit.federated.scheme import Scheme
 from jaxsplit.federated.state import LearningState, World, init_learning
 
 __all__ = [
+    "PRESETS",
     "Evaluation",
     "LearningParams",
     "LearningState",
@@ -18,9 +28,14 @@ __all__ = [
     "evaluate",
     "federated_round",
     "fedft",
+    "fl_full",
+    "fl_lora",
     "init_learning",
     "payload",
     "run_chunk",
     "run_chunk_of_seeds",
+    "sft",
+    "sft_uncompressed",
+    "sl",
     "world_axes",
 ]

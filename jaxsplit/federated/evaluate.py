@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 
+from jaxsplit.federated.halves import features_of
 from jaxsplit.federated.scheme import Scheme
 from jaxsplit.federated.state import LearningState, World
 
@@ -82,8 +83,7 @@ def test_features(adapters: Any, scheme: Scheme, world: World) -> jax.Array:
 
     def encode(inputs: Any) -> jax.Array:
         prepared = inputs if scheme.transform is None else scheme.transform(inputs)
-        variables = {"params": world.backbone, "lora": adapters}
-        return cast(jax.Array, scheme.model.apply(variables, prepared))
+        return features_of(adapters, scheme, world.backbone, prepared)
 
     count = world.test_labels.shape[0]
     size = min(scheme.test_batch_size, count)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxsplit.federated.optimizers import Optimizers, take_step
+from jaxsplit.costs import wide_add
 from jaxsplit.federated.scheme import Scheme
-from jaxsplit.federated.stages import Gradients, group_gradients
+from jaxsplit.federated.stages import CodedBits, Gradients, group_gradients
 from jaxsplit.federated.state import World, in_rows
 
 
@@ -23,7 +24,7 @@ class Group(NamedTuple):
 class Local(NamedTuple):
     """What moves on the devices of a group within a round, leading axis [G]."""
 
-    adapters: Any  # ΔW_n, or ΔW without the axis if it is global: then it rests
+    adapters: Any  # ΔW_n, or ΔW without the axis if it is global: then it rests; or all weights
     adapter_optimizers: Any  # () of global adapters
     heads: Any  # θ_n; a shared head rests while adapters are global
     head_optimizers: Any  # () of a head that rests
@@ -36,6 +37,13 @@ class Sent(NamedTuple):
     head: Any  # the same of a shared head; () of personal ones
 
 
+class Measured(NamedTuple):
+    """What a group's training shows."""
+
+    loss: jax.Array  # [G] mean over local steps
+    bits: CodedBits  # [G, 2] sums over local steps
+
+
 def train_group(
     key: jax.Array,
     group: Group,
@@ -44,8 +52,9 @@ def train_group(
     head_optimizers: Any,
     scheme: Scheme,
     optimizers: Optimizers,
+    codec_params: Any,
     world: World,
-) -> tuple[Local, Sent, jax.Array]:
+) -> tuple[Local, Sent, Measured]:
     """Train a group of devices for a round.
 
     Args:
@@ -56,10 +65,11 @@ def train_group(
       head_optimizers: their states, leading axis [G]; () unless heads are personal.
       scheme: the choices, static.
       optimizers: of this round.
+      codec_params: numbers of `scheme.codec`.
       world: backbone and data.
 
     Returns:
-      `(what the devices hold afterwards, what the server adds up, mean loss [G])`.
+      `(what the devices hold afterwards, what the server adds up, what was measured)`.
     """
     start = _start(adapters, heads, head_optimizers, scheme, optimizers)
 
@@ -67,24 +77,35 @@ def train_group(
         folds = step * world.sizes.shape[0] + group.devices
         keys = jax.vmap(lambda fold: jax.random.fold_in(key, fold))(folds)
         gradients = group_gradients(
-            keys, group.devices, group.weights, local.adapters, local.heads, scheme, world
+            keys,
+            group.devices,
+            group.weights,
+            local.adapters,
+            local.heads,
+            scheme,
+            codec_params,
+            world,
         )
         return _move(local, gradients, scheme, optimizers), gradients
 
-    def step_of_copies(local: Local, step: jax.Array) -> tuple[Local, jax.Array]:
+    def step_of_copies(
+        carry: tuple[Local, CodedBits], step: jax.Array
+    ) -> tuple[tuple[Local, CodedBits], jax.Array]:
+        local, bits = carry
         local, gradients = local_step(local, step)
-        return local, gradients.loss
+        return (local, CodedBits(*map(wide_add, bits, gradients.bits))), gradients.loss
 
     if scheme.adapters_per_device:
         steps = jnp.arange(scheme.local_steps, dtype=group.devices.dtype)
-        end, losses = jax.lax.scan(step_of_copies, start, steps)
+        none = jnp.zeros((*group.devices.shape, 2), jnp.int32)
+        (end, bits), losses = jax.lax.scan(step_of_copies, (start, CodedBits(none, none)), steps)
         losses = jnp.mean(losses, axis=0)
         adapters = _weighted_sum(group.weights, _difference(end.adapters, start.adapters))
         of_heads = _difference(end.heads, start.heads)
     else:
-        end, (losses, adapters, of_heads) = local_step(start, 0)
+        end, (losses, adapters, of_heads, bits) = local_step(start, 0)
     head = _weighted_sum(group.weights, of_heads) if scheme.heads == "shared" else ()
-    return end, Sent(adapters, head), losses
+    return end, Sent(adapters, head), Measured(losses, bits)
 
 
 def _start(

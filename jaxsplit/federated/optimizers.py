@@ -14,6 +14,7 @@ class LearningParams(NamedTuple):
 
     adapter_learning_rate: ArrayLike = 0.3  # η of the adapters
     head_learning_rate: ArrayLike = 0.01  # η of the heads
+    codec: Any = None  # of the link's codec; None: its own default numbers
 
 
 class Optimizers(NamedTuple):
@@ -34,10 +35,10 @@ def optimizers_at(scheme: Scheme, params: LearningParams, round_index: ArrayLike
     Returns:
       An optimizer for the adapters and one for a head. Their states do not depend on t.
     """
-    rates = tuple(params)
+    rates: list[ArrayLike] = [params.adapter_learning_rate, params.head_learning_rate]
     if scheme.schedule is not None:
         factor = scheme.schedule(jnp.asarray(round_index, jnp.int32))
-        rates = tuple(jnp.multiply(rate, factor) for rate in rates)
+        rates = [jnp.multiply(rate, factor) for rate in rates]
     return Optimizers(*(scheme.optimizer(rate) for rate in rates))
 
 

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxsplit.federated.local import Group, Sent, train_group
 from jaxsplit.federated.optimizers import LearningParams, Optimizers, optimizers_at, take_step
 from jaxsplit.federated.scheme import Scheme
+from jaxsplit.federated.stages import CodedBits
 from jaxsplit.federated.state import LearningState, World, in_rows
 
 
@@ -19,6 +20,7 @@ class RoundInfo(NamedTuple):
 
     loss: jax.Array  # [] mean training loss of the set before its update, NaN if it is empty
     device_loss: jax.Array  # [N] of each scheduled device, mean over local steps; NaN of others
+    coded_bits: CodedBits  # [N, 2] that the codec counted, exact; 0 of others, and without a codec
 
 
 def federated_round(
@@ -37,7 +39,8 @@ def federated_round(
     device: each takes `scheme.local_steps` steps on a copy $\Delta W_n$ of its own, from a fresh
     optimizer state, and $\Delta W \leftarrow \sum_{n\in S} |D_n| \Delta W_n / \sum_{m\in S} |D_m|$.
     Personal heads: $\theta_n \leftarrow \theta_n - \eta\,\partial F_n/\partial\theta_n$ with each
-    local step. A shared head is put together as the adapters are.
+    local step. A shared head is put together as the adapters are. In sequential order each device
+    starts from the weights of the one before, and the last one's stay.
 
     Scheduled devices are taken in groups of `scheme.devices_per_step`, as many as there are: the
     others cost nothing. The backbone is never copied.
@@ -57,16 +60,19 @@ def federated_round(
       all moves, and without scheduled devices nothing at all.
     """
     num_devices = mask.shape[0]
-    group_size = min(scheme.devices_per_step, num_devices)
+    group_size = 1 if scheme.order == "sequential" else min(scheme.devices_per_step, num_devices)
     count = jnp.sum(mask, dtype=jnp.int32)
     optimizers = optimizers_at(scheme, params, round_index)
+    codec_params = _codec_params(scheme, params)
     weights = _shares(mask, scheme, world)
     order = _scheduled_first(mask, group_size)
 
     # Groups of scheduled devices: batches, forward, backward, local steps.
     def run_group(index: jax.Array, total: _Totals) -> _Totals:
         slots = jax.lax.dynamic_slice(order, (index * group_size,), (group_size,))
-        return _add_group(key, slots, weights, total, state, scheme, optimizers, world)
+        return _add_group(
+            key, slots, weights, total, state, scheme, optimizers, codec_params, world
+        )
 
     num_groups = (count + group_size - 1) // group_size
     total = jax.lax.fori_loop(0, num_groups, run_group, _no_groups(state, scheme))
@@ -90,7 +96,13 @@ def federated_round(
         heads=heads,
         head_optimizers=head_optimizers,
         participation=state.participation + mask.astype(jnp.int32),
-    ), RoundInfo(loss=loss, device_loss=total.device_loss)
+    ), RoundInfo(loss=loss, device_loss=total.device_loss, coded_bits=total.coded_bits)
+
+
+def _codec_params(scheme: Scheme, params: LearningParams) -> Any:
+    if params.codec is not None or scheme.codec is None:
+        return params.codec
+    return scheme.codec.params
 
 
 class _Totals(NamedTuple):
@@ -99,6 +111,7 @@ class _Totals(NamedTuple):
     personal: Any  # (heads, optimizers) [N, ...], those of finished groups updated; () if shared
     sent: Sent  # sums over finished groups
     device_loss: jax.Array  # [N], NaN where no group has been
+    coded_bits: CodedBits  # [N, 2], 0 where no group has been
 
 
 def _no_groups(state: LearningState, scheme: Scheme) -> _Totals:
@@ -111,6 +124,7 @@ def _no_groups(state: LearningState, scheme: Scheme) -> _Totals:
         personal=personal,
         sent=Sent(jax.tree.map(jnp.zeros_like, state.adapters), head),
         device_loss=jnp.full(state.participation.shape, jnp.nan, jnp.float32),
+        coded_bits=CodedBits(*(jnp.zeros((*state.participation.shape, 2), jnp.int32),) * 2),
     )
 
 
@@ -119,7 +133,12 @@ def _first_row(tree: Any) -> Any:
 
 
 def _shares(mask: jax.Array, scheme: Scheme, world: World) -> jax.Array:
-    """Weights [N] over the scheduled set: 1/K of gradients, |D_n| / Σ|D_m| of copies."""
+    """Weights [N] over the scheduled set: 1/K of gradients, |D_n| / Σ|D_m| of copies.
+
+    One after another each device's change counts whole.
+    """
+    if scheme.order == "sequential":
+        return mask.astype(jnp.float32)
     sizes = world.sizes if scheme.adapters_per_device else jnp.ones_like(world.sizes)
     scheduled = jnp.where(mask, sizes, 0).astype(jnp.float32)
     return scheduled / jnp.maximum(jnp.sum(scheduled), 1)
@@ -141,6 +160,7 @@ def _add_group(
     state: LearningState,
     scheme: Scheme,
     optimizers: Optimizers,
+    codec_params: Any,
     world: World,
 ) -> _Totals:
     """Train the devices of a group; the index N stands for none."""
@@ -149,8 +169,13 @@ def _add_group(
     group = Group(devices, jnp.where(in_use, weights[devices], 0))
     held = total.personal or (state.heads, ())
     heads, head_optimizers = jax.tree.map(lambda leaf: leaf[devices], held)
-    end, sent, losses = train_group(
-        key, group, state.adapters, heads, head_optimizers, scheme, optimizers, world
+    adapters = state.adapters
+    if scheme.order == "sequential":  # from where the device before has left them
+        adapters = jax.tree.map(jnp.add, adapters, total.sent.adapters)
+        if scheme.heads == "shared":
+            heads = jax.tree.map(jnp.add, heads, in_rows(total.sent.head, len(slots)))
+    end, sent, measured = train_group(
+        key, group, adapters, heads, head_optimizers, scheme, optimizers, codec_params, world
     )
 
     def put(everyone: jax.Array, of_group: jax.Array) -> jax.Array:
@@ -160,7 +185,8 @@ def _add_group(
     return _Totals(
         personal=jax.tree.map(put, total.personal, personal),
         sent=jax.tree.map(jnp.add, total.sent, sent),
-        device_loss=put(total.device_loss, losses),
+        device_loss=put(total.device_loss, measured.loss),
+        coded_bits=jax.tree.map(put, total.coded_bits, measured.bits),
     )
 
 

@@ -8,11 +8,16 @@ import flax.linen as nn
 import jax
 import optax
 
+from jaxsplit.compression import Codec
 from jaxsplit.data import ImageTransform
-from jaxsplit.models import Backbone, LinearHead, LoraConfig, Task, task_named
+from jaxsplit.models import Backbone, Task
 
 #: Each device's own head, which nobody else sees, or one head for all devices.
 Heads = Literal["personal", "shared"]
+#: Where the head is: features go down to the device, or labels up to the server.
+HeadSide = Literal["device", "server"]
+#: All scheduled devices at once from the same weights, or one after another, handing them on.
+Order = Literal["parallel", "sequential"]
 #: Factor f(t) of the learning rates in communication round t, scalar int32.
 RateSchedule = Callable[[jax.Array], jax.Array]
 
@@ -22,10 +27,11 @@ class Scheme:
     """The choices of a round; numbers such as the learning rate travel in `LearningParams`.
 
     Whether adapters are global (FedFT §II-A) or per device within a round (SFT §III) is the
-    model's choice, `LoraConfig.per_device`.
+    model's choice, `LoraConfig.per_device`. A model without adapters trains all its weights, a
+    copy per device.
     """
 
-    model: Backbone  # with its adapters
+    model: Backbone  # with its adapters, or without: then all weights are trained
     head: nn.Module  # task head, features [B, D] -> outputs [B, C]
     task: Task  # what the outputs mean
     batch_size: int  # B, samples per device and local step
@@ -36,95 +42,58 @@ class Scheme:
     heads: Heads = "personal"
     local_steps: int = 1  # mini-batches of a scheduled device per round; global adapters take 1
     schedule: RateSchedule | None = None  # f(t), factor of both learning rates; None: 1
+    cut: int | None = 0  # l, blocks on the device; None: the whole model is on the device
+    head_side: HeadSide = "device"
+    codec: Codec | None = None  # of activations up and their gradients down; None: as they are
+    order: Order = "parallel"
 
     def __post_init__(self) -> None:
-        """Reject empty batches and groups, unknown heads, local steps of global adapters."""
+        """Reject what no round can be."""
         for name in ("batch_size", "devices_per_step", "test_batch_size", "local_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: choose 1 or more")
-        if self.heads not in get_args(Heads):
-            raise ValueError(f"heads={self.heads!r}: choose one of {', '.join(get_args(Heads))}")
+        for name, kind in (("heads", Heads), ("head_side", HeadSide), ("order", Order)):
+            if getattr(self, name) not in get_args(kind):
+                allowed = ", ".join(get_args(kind))
+                raise ValueError(f"{name}={getattr(self, name)!r}: choose one of {allowed}")
         if self.local_steps > 1 and not self.adapters_per_device:
             raise ValueError(
                 f"local_steps={self.local_steps}: global adapters take exactly 1 step per round; "
                 "choose local_steps=1, or adapters per device with LoraConfig(per_device=True)"
             )
+        if self.order == "sequential" and not self.adapters_per_device:
+            raise ValueError(
+                "order='sequential': weights are handed on from device to device; choose adapters "
+                "per device with LoraConfig(per_device=True)"
+            )
+        self._check_cut()
+
+    def _check_cut(self) -> None:
+        blocks = self.model.num_hidden_layers
+        if self.cut is None:
+            for name, plain in (("codec", None), ("head_side", "device")):
+                if getattr(self, name) != plain:
+                    raise ValueError(
+                        f"cut=None with {name}={getattr(self, name)!r}: nothing crosses a link "
+                        f"without a cut; choose {name}={plain!r} or a cut from 0 to {blocks}"
+                    )
+        elif not 0 <= self.cut <= blocks:
+            raise ValueError(
+                f"cut={self.cut} is outside the model: choose 0 (after the embedding) to {blocks} "
+                "(after the last block), or None (no cut, everything on the device)"
+            )
+
+    @property
+    def trains_all_weights(self) -> bool:
+        """Whether the backbone itself is trained, for want of adapters."""
+        return self.model.lora is None
 
     @property
     def adapters_per_device(self) -> bool:
-        """Whether each scheduled device trains a copy of the adapters, averaged afterwards."""
-        return self.model.lora is not None and self.model.lora.per_device
+        """Whether each scheduled device trains a copy, averaged afterwards."""
+        return self.model.lora is None or self.model.lora.per_device
 
-
-def fedft(
-    model: Backbone,
-    num_outputs: int,
-    *,
-    lora: LoraConfig | None = None,
-    head: nn.Module | None = None,
-    task: str = "classification",
-    transform: ImageTransform | None = None,
-    batch_size: int = 16,
-    optimizer: Callable[..., optax.GradientTransformation] = optax.sgd,
-    devices_per_step: int = 4,
-    heads: Heads = "personal",
-    local_steps: int = 1,
-    schedule: RateSchedule | None = None,
-) -> Scheme:
-    """FedFT: cut after the embedding, global adapters on the server, personal heads on devices.
-
-    Three options leave FedFT: adapters per device, a shared head, several local steps.
-
-    Args:
-      model: the bare backbone.
-      num_outputs: C, outputs of each device's head: classes, or 1 for a regression.
-      lora: the adapters; rank 4 on query, key, value and pooler by default. With
-        `per_device=True` each scheduled device trains a copy of them from a fresh optimizer
-        state, and the copies are averaged with weights |D_n| (SFT (7), (8)).
-      head: the devices' head, features [B, D] -> outputs [B, C]; one dense layer by default.
-      task: what the outputs mean, a name in `jaxsplit.models.TASKS`.
-      transform: how stored images are scaled and augmented.
-      batch_size: B, samples per device and local step.
-      optimizer: maps a learning rate to an optax optimizer; for adapters and heads alike.
-      devices_per_step: scheduled devices are encoded in groups of this size, which makes a
-        round's cost follow the number of scheduled devices at one fixed shape. Larger groups
-        suit accelerators; the result does not depend on it but for rounding.
-      heads: "personal", or "shared": one head that is trained and put together like the adapters.
-      local_steps: mini-batches that a scheduled device trains on per round; more than 1 with
-        adapters per device only.
-      schedule: f(t), an optax schedule of the communication round t, a factor of both learning
-        rates. It counts rounds and not an optimizer's steps, because a personal head steps only
-        when its device is scheduled. Make it once: another function is another compilation.
-
-    Returns:
-      The scheme.
-
-    Raises:
-      ValueError: `batch_size`, `devices_per_step` or `local_steps` below 1, `local_steps` above 1
-        with global adapters, an unknown task or kind of heads, adapters on a layer that the
-        backbone has not.
-
-    Example:
-      >>> from jaxsplit.models import ViT
-      >>> model = ViT(patch_size=2, hidden_size=32, num_hidden_layers=3, num_attention_heads=4,
-      ...             intermediate_size=64)
-      >>> fedft(model, num_outputs=5).model.lora.rank
-      4
-      >>> decay = optax.exponential_decay(1.0, 1, 0.998)  # 0.998 per round
-      >>> scheme = fedft(model, num_outputs=5, lora=LoraConfig(rank=16, per_device=True),
-      ...                heads="shared", local_steps=5, schedule=decay)
-      >>> scheme.adapters_per_device
-      True
-    """
-    return Scheme(
-        model=model.with_adapters(lora),
-        head=head or LinearHead(num_outputs),
-        task=task_named(task),
-        batch_size=batch_size,
-        optimizer=optimizer,
-        devices_per_step=devices_per_step,
-        transform=transform,
-        heads=heads,
-        local_steps=local_steps,
-        schedule=schedule,
-    )
+    @property
+    def blocks_on_device(self) -> int:
+        """Blocks 1…l that a device computes."""
+        return self.model.num_hidden_layers if self.cut is None else self.cut

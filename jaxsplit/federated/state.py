@@ -24,7 +24,7 @@ class World(NamedTuple):
 class LearningState(NamedTuple):
     """What a round hands to the next; `()` where each round starts a fresh optimizer."""
 
-    adapters: Any  # ΔW, one for all devices between two rounds
+    adapters: Any  # ΔW, or all weights; one for all devices between two rounds
     adapter_optimizer: Any  # of global adapters, on the server; () of adapters per device
     heads: Any  # θ_n, leading axis [N]; equal rows if the head is shared
     head_optimizers: Any  # personal heads: leading axis [N]; shared head: one, or () per device
@@ -49,7 +49,11 @@ def init_learning(
     num_devices = world.sizes.shape[0]
     sample = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), world.inputs)
     sample = sample if scheme.transform is None else scheme.transform(sample)
-    adapters = scheme.model.init(key_adapters, sample)["lora"]
+    adapters = (
+        world.backbone
+        if scheme.trains_all_weights
+        else scheme.model.init(key_adapters, sample)["lora"]
+    )
     features = jnp.zeros((1, scheme.model.hidden_size), jnp.float32)
     head = scheme.head.init(key_head, features)
     heads = in_rows(head, num_devices)
