@@ -7,6 +7,7 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
+from jaxsplit.clock import Times
 from jaxsplit.costs import Payload
 from jaxsplit.federated import Evaluation, RoundInfo
 from jaxsplit.files import atomic_path
@@ -24,9 +25,11 @@ _VARIABLES = {
     "computation_energy_j": (("round", "device"), "J", "energy of the device's processor"),
     "queue": (("round",), "s/bit", "virtual queue Q_t before the round"),
     "final_queue": ((), "s/bit", "virtual queue Q_T after the last round"),
+    "sent_up_bits": (("round", "device"), "bit", "what the device sent"),
+    "sent_down_bits": (("round", "device"), "bit", "what the device received"),
     "uplink_s": (("round", "device"), "s", "time that the device sends"),
     "downlink_s": (("round", "device"), "s", "time that the device receives"),
-    "delay_s": (("round",), "s", "transmission delay of the round's real payload"),
+    "delay_s": (("round",), "s", "delay of the round, by what was really sent"),
     "time_s": (("round",), "s", "simulated time at the end of the round"),
     "loss": (("round",), "{loss_unit}", "mean training loss of the scheduled devices"),
     "device_loss": (
@@ -58,9 +61,8 @@ def describe_run(
     seed: int,
     schedule: NetworkInfo,
     last_queue: float,
-    uplink_s: np.ndarray,
-    downlink_s: np.ndarray,
-    delay_s: np.ndarray,
+    times: Times,
+    sent: Payload,
     rounds: RoundInfo,
     evaluations: Evaluation,
     evaluate_every: int,
@@ -77,13 +79,12 @@ def describe_run(
       seed: of the run.
       schedule: the network's rounds, fields with a leading axis [T].
       last_queue: Q_T in s/bit.
-      uplink_s: time that each device sends, seconds, [T, N].
-      downlink_s: time that each device receives, seconds, [T, N].
-      delay_s: realised delay of each round, seconds, [T].
+      times: of the clock, fields [T, ...].
+      sent: bits that were really exchanged, int64 [T, N] each.
       rounds: what training showed, fields with a leading axis [T].
       evaluations: fields with a leading axis [E], the first before round 0.
       evaluate_every: rounds between two of them.
-      payload: bits per scheduled device and round.
+      payload: bits per scheduled device and round, beside what a codec counts.
       delay_budget: τ̄ in s/bit.
       metric: the name of the task's metric.
       loss_unit: of the task's loss.
@@ -94,21 +95,23 @@ def describe_run(
       A data set with the coordinate `seed` and dimensions round, eval_round and device.
     """
     num_rounds = len(rounds.loss)
-    time_s = np.cumsum(delay_s, dtype=np.float64)
+    time_s = np.cumsum(times.delay_s, dtype=np.float64)
     eval_round = np.minimum(np.arange(len(evaluations.score)) * evaluate_every, num_rounds)
     values = {
         "scheduled": schedule.mask,
         "num_scheduled": schedule.mask.sum(axis=-1),
         "participation": schedule.mask.sum(axis=0),
         "jain_participation": float(jain_index(schedule.mask.sum(axis=0))),
-        "transmission_energy_j": schedule.transmission_energy_per_bit * np.float64(payload.up_bits),
-        "computation_energy_j": schedule.computation_energy_per_bit * np.float64(payload.up_bits),
+        "transmission_energy_j": schedule.transmission_energy_per_bit * sent.up_bits,
+        "computation_energy_j": schedule.computation_energy_per_bit * sent.up_bits,
         "delay": schedule.delay,
         "queue": schedule.queue,
         "final_queue": last_queue,
-        "uplink_s": uplink_s,
-        "downlink_s": downlink_s,
-        "delay_s": delay_s,
+        "sent_up_bits": sent.up_bits,
+        "sent_down_bits": sent.down_bits,
+        "uplink_s": times.uplink_s,
+        "downlink_s": times.downlink_s,
+        "delay_s": times.delay_s,
         "time_s": time_s,
         "loss": rounds.loss,
         "device_loss": rounds.device_loss,
@@ -132,9 +135,18 @@ def describe_run(
         )
         for name, (dims, units, meaning) in _VARIABLES.items()
     }
+    phases = {}
+    if times.phases is not None:
+        variables["phase_s"] = xr.Variable(
+            ("phase", "round", "device"),
+            np.stack(times.phases),
+            {"units": "s", "long_name": "time in each phase of the round, all local steps"},
+        )
+        phases = {"phase": [name.removesuffix("_s") for name in times.phases._fields]}
     return xr.Dataset(
         variables,
-        coords={
+        coords=phases
+        | {
             "seed": seed,
             "round": np.arange(num_rounds),
             "eval_round": ("eval_round", eval_round, {"long_name": "rounds done"}),

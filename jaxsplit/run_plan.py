@@ -3,16 +3,16 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsplit.costs import Payload
-from jaxsplit.federated import LearningParams, Scheme
+from jaxsplit.clock import Clock, Exchange, Times
+from jaxsplit.costs import Order, Payload, wide_value
+from jaxsplit.federated import LearningParams, RoundInfo, Scheme, Work
 from jaxsplit.network import Network, NetworkInfo, NetworkParams, RunKeys, run_network
-from jaxsplit.wireless import exchange_delay, transmission_delay
 
 
 class NonFiniteError(RuntimeError):
@@ -24,9 +24,6 @@ class Schedule(NamedTuple):
 
     info: NetworkInfo  # fields [T, ...]
     last_queue: np.ndarray  # [] s/bit, Q_T
-    uplink_s: np.ndarray  # [T, N] s, 0 for devices that are not scheduled
-    downlink_s: np.ndarray  # [T, N] s
-    delay_s: np.ndarray  # [T] s, of the slowest device
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,8 @@ class Plan:
     num_rounds: int
     warmup_rounds: int
     evaluate_every: int
+    clock: Clock
+    clock_params: Any
 
     @property
     def num_chunks(self) -> int:
@@ -54,17 +53,34 @@ class Plan:
         """The rounds of a chunk."""
         return slice(self.rounds_after(max(chunk - 1, 0)), self.rounds_after(chunk))
 
-    def draw_schedule(self, keys: RunKeys, sent: Payload) -> Schedule:
-        """The schedule of a seed, on the host, and the time that its payload takes."""
+    def draw_schedule(self, keys: RunKeys) -> Schedule:
+        """The schedule of a seed, on the host."""
         drawn = _draw_schedule(
-            keys.network,
-            self.network,
-            self.network_params,
-            *(jnp.asarray(bits, jnp.result_type(float)) for bits in sent),
-            self.num_rounds,
-            self.warmup_rounds,
+            keys.network, self.network, self.network_params, self.num_rounds, self.warmup_rounds
         )
         return Schedule(*jax.tree.map(np.asarray, drawn))
+
+    def charge(self, keys: RunKeys, schedule: Schedule, sent: Payload, work: Work) -> Times:
+        """The time that a seed's rounds take, on the host.
+
+        Args:
+          keys: of the seed.
+          schedule: of the seed.
+          sent: int64 [T, N] each.
+          work: of a local step.
+        """
+        dtype = jnp.result_type(float)
+        exchange = Exchange(
+            # Far from the folds and splits that the network itself draws from.
+            key=jax.random.fold_in(keys.network, 2**31),
+            info=schedule.info,
+            sent=jax.tree.map(lambda bits: jnp.asarray(bits, dtype), sent),
+            work=Work(*(jnp.asarray(value, dtype) for value in work)),
+            local_steps=jnp.asarray(self.scheme.local_steps, dtype),
+            total_hz=self.network_params.bandwidth_hz,
+        )
+        times = _charge(exchange, self.clock_params, self.clock.charge, self.scheme.order)
+        return jax.tree.map(np.asarray, times)
 
     def masks(self, schedules: Sequence[Schedule]) -> np.ndarray:
         """Scheduled sets by chunks, bool [S, chunks, R, N]; rows without devices pad them."""
@@ -94,36 +110,50 @@ class Plan:
 
 @functools.partial(jax.jit, static_argnames=("network", "num_rounds", "warmup_rounds"))
 def _draw_schedule(
-    key: jax.Array,
-    network: Network,
-    params: NetworkParams,
-    up_bits: jax.Array,
-    down_bits: jax.Array,
-    num_rounds: int,
-    warmup_rounds: int,
-) -> tuple[Any, ...]:
+    key: jax.Array, network: Network, params: NetworkParams, num_rounds: int, warmup_rounds: int
+) -> tuple[NetworkInfo, jax.Array]:
     state, info = run_network(key, network, params, num_rounds, warmup_rounds)
-    uplink_s, downlink_s = (
-        jnp.where(info.mask, transmission_delay(bits, info.bandwidth_hz, snr_hz), 0)
-        for bits, snr_hz in ((up_bits, info.snr_hz), (down_bits, info.server_snr_hz))
+    return info, state.queue
+
+
+@functools.partial(jax.jit, static_argnames=("charge", "order"))
+def _charge(exchange: Exchange, params: Any, charge: Any, order: Order) -> Times:
+    return cast(Times, charge(exchange, params, order))
+
+
+def sent_bits(each: Payload, rounds: RoundInfo, masks: np.ndarray) -> Payload:
+    """What a seed's devices really exchanged, exact.
+
+    Args:
+      each: of one device and round, beside what a codec counted.
+      rounds: what training showed, fields [T, ...].
+      masks: scheduled sets, bool [T, N].
+
+    Returns:
+      int64 [T, N] each, 0 for devices that rest.
+    """
+    sent = Payload(*(np.where(masks, np.int64(bits), 0) for bits in each))
+    coded = rounds.coded_bits
+    return sent._replace(
+        activation_bits=sent.activation_bits + wide_value(coded.up),
+        gradient_bits=sent.gradient_bits + wide_value(coded.down),
     )
-    delay_s = jnp.max(exchange_delay(uplink_s, downlink_s, network.duplex), axis=-1)
-    return info, state.queue, uplink_s, downlink_s, delay_s
 
 
-def check_delays(seed: int, schedule: Schedule) -> None:
+def check_delays(seed: int, delay_s: np.ndarray) -> None:
     """Make sure that a radio can do what was scheduled.
 
     Args:
       seed: for the message.
-      schedule: of the seed.
+      delay_s: of the seed's rounds, [T].
 
     Raises:
       NonFiniteError: a delay is infinite or NaN.
     """
-    bad = np.flatnonzero(~np.isfinite(schedule.delay_s))
+    bad = np.flatnonzero(~np.isfinite(delay_s))
     if bad.size:
         raise NonFiniteError(
-            f"the delay is {schedule.delay_s[bad[0]]} in round {bad[0]} of seed {seed}: some "
-            "number of the network is beyond what a radio, or float32, can hold"
+            f"the delay is {delay_s[bad[0]]} in round {bad[0]} of seed {seed}: some number of "
+            "the network is beyond what a radio, or float32, can hold, or the bandwidth caps do "
+            "not suffice"
         )

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from jaxsplit.checkpoint import Checkpointing, Checkpoints
+from jaxsplit.clock import Times
 from jaxsplit.compile_clock import CompileClock
 from jaxsplit.costs import Payload
 from jaxsplit.federated import (
@@ -20,16 +21,18 @@ from jaxsplit.federated import (
     LearningState,
     RoundInfo,
     Scheme,
+    Work,
     World,
     init_learning,
     payload,
     run_chunk,
     run_chunk_of_seeds,
+    work,
 )
 from jaxsplit.network import run_keys
 from jaxsplit.observer import Observer
 from jaxsplit.results import describe_run
-from jaxsplit.run_plan import NonFiniteError, Plan, Schedule, check_delays
+from jaxsplit.run_plan import NonFiniteError, Plan, check_delays, sent_bits
 
 
 class History(NamedTuple):
@@ -133,14 +136,14 @@ def run_seeds(
     """
     watch = _Watch(len(seeds), compile_s)
     with watch.clock:
-        sent = payload(plan.scheme, of_seed(world, 0))
-        schedules = [plan.draw_schedule(run_keys(seed), sent) for seed in seeds]
-        for seed, schedule in zip(seeds, schedules, strict=True):
-            check_delays(seed, schedule)
+        charge = _Charge(seeds, plan, of_seed(world, 0))
+        schedules = charge.schedules
         masks, num_tests = plan.masks(schedules), len(world.test_labels)
         key_rounds = _stacked([run_keys(seed).rounds for seed in seeds])
         state = init_seeds(seeds, plan, world)
         history = _empty_history(plan, state, world)
+        for k, seed in enumerate(seeds):
+            check_delays(seed, np.asarray(charge.times(k, history).delay_s))
         keeper = _Keeper(checkpointing, seeds) if checkpointing else None
         first = 0
         if keeper and (kept := keeper.newest({"state": state, "history": history})):
@@ -165,7 +168,7 @@ def run_seeds(
             history = watch.stamp(history)
             if keeper:
                 keeper.keep(chunk, state, history, is_last=chunk == plan.num_chunks - 1)
-            _tell(observer, seeds, plan, chunk, schedules, history)
+            _tell(observer, seeds, plan, chunk, charge, history)
             observer.encoded(plan.samples(masks[:, chunk : chunk + 1], num_tests))
     if keeper:
         keeper.close()
@@ -173,8 +176,28 @@ def run_seeds(
     for k, seed in enumerate(seeds):
         last, measured = jax.tree.map(lambda leaf, k=k: leaf[k], (state, history))
         observer.finished(seed, last)
-        results.append(_describe(seed, plan, schedules[k], measured, sent))
+        results.append(_describe(seed, plan, charge, k, history, measured))
     return results
+
+
+class _Charge:
+    """The schedules of some seeds, and what their rounds send and take."""
+
+    def __init__(self, seeds: Sequence[int], plan: Plan, world: World) -> None:
+        self._plan, self._keys = plan, [run_keys(seed) for seed in seeds]
+        self.schedules = [plan.draw_schedule(keys) for keys in self._keys]
+        self.payload: Payload = payload(plan.scheme, world)
+        self._work: Work = work(plan.scheme, world)
+
+    def sent(self, k: int, history: History) -> Payload:
+        """Bits of seed k's rounds [T, N]; of those to come what no codec counts."""
+        rounds = jax.tree.map(lambda leaf: leaf[k], history.rounds)
+        return sent_bits(self.payload, rounds, np.asarray(self.schedules[k].info.mask))
+
+    def times(self, k: int, history: History) -> Times:
+        """Times of seed k's rounds."""
+        sent = self.sent(k, history)
+        return self._plan.charge(self._keys[k], self.schedules[k], sent, self._work)
 
 
 # -- what is measured ------------------------------------------------------------------------------
@@ -253,13 +276,13 @@ def _tell(
     seeds: Sequence[int],
     plan: Plan,
     chunk: int,
-    schedules: Sequence[Schedule],
+    charge: _Charge,
     history: History,
 ) -> None:
     """Tell what a chunk measured."""
     rounds, metric = plan.rounds_of(chunk), plan.scheme.task.metric_name
     for k, seed in enumerate(seeds):
-        network = schedules[k]
+        network, delay_s = charge.schedules[k], np.asarray(charge.times(k, history).delay_s)
         observer.trained(
             seed,
             rounds.start,
@@ -268,7 +291,7 @@ def _tell(
                 "num_scheduled": np.asarray(network.info.mask[rounds]).sum(axis=-1),
                 "delay": np.asarray(network.info.delay)[rounds],
                 "queue": np.asarray(network.info.queue)[rounds],
-                "delay_s": network.delay_s[rounds],
+                "delay_s": delay_s[rounds],
             },
         )
         at = jax.tree.map(lambda leaf, k=k: leaf[k, chunk], history.evaluations)
@@ -280,30 +303,30 @@ def _tell(
                 f"{metric}_participants": float(at.score_participants),
                 f"{metric}_mean_head": float(at.score_mean_head),
                 "test_loss": float(at.loss),
-                "time_s": float(network.delay_s[: rounds.stop].sum(dtype=np.float64)),
+                "time_s": float(delay_s[: rounds.stop].sum(dtype=np.float64)),
             },
         )
 
 
 def _describe(
-    seed: int, plan: Plan, schedule: Schedule, history: History, sent: Payload
+    seed: int, plan: Plan, charge: _Charge, k: int, history: History, measured: History
 ) -> xr.Dataset:
+    schedule = charge.schedules[k]
     return describe_run(
         seed=seed,
         schedule=schedule.info,
         last_queue=float(schedule.last_queue),
-        uplink_s=schedule.uplink_s,
-        downlink_s=schedule.downlink_s,
-        delay_s=schedule.delay_s,
-        rounds=history.rounds,
-        evaluations=history.evaluations,
+        times=charge.times(k, history),
+        sent=charge.sent(k, history),
+        rounds=measured.rounds,
+        evaluations=measured.evaluations,
         evaluate_every=plan.evaluate_every,
-        payload=sent,
+        payload=charge.payload,
         delay_budget=float(np.asarray(plan.network_params.delay_budget)),
         metric=plan.scheme.task.metric_name,
         loss_unit=plan.scheme.task.loss_unit,
-        compile_s=float(history.compile_s),
-        run_s=float(history.run_s),
+        compile_s=float(measured.compile_s),
+        run_s=float(measured.run_s),
     )
 
 

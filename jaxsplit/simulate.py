@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 
 from jaxsplit.checkpoint import Checkpointing
+from jaxsplit.clock import Clock, transmission_clock
 from jaxsplit.compile_clock import CompileClock
-from jaxsplit.costs import Payload
 from jaxsplit.data import Dataset, Partition, Partitioner, iid
 from jaxsplit.federated import (
     LearningParams,
@@ -46,6 +46,8 @@ def run(
     warmup_rounds: int = 0,
     evaluate_every: int = 10,
     seeds_at_once: int | None = None,
+    clock: Clock | None = None,
+    clock_params: Any = None,
     observer: Observer | None = None,
     checkpointing: Checkpointing | None = None,
 ) -> xr.Dataset:
@@ -69,6 +71,8 @@ def run(
       evaluate_every: rounds between two evaluations on the test set.
       seeds_at_once: run so many seeds in one program; by default one on a processor, which a
         single seed keeps busy, and as many as the memory holds on an accelerator.
+      clock: how long a round takes; `transmission_clock(network.duplex)` by default.
+      clock_params: its numbers; `clock.params` by default.
       observer: is told what happens.
       checkpointing: where to keep the state as the run goes on; a run that was killed goes on
         from there to the same bits. The folder must belong to this very run.
@@ -89,6 +93,7 @@ def run(
     seeds = list(seeds)
     if not seeds:
         raise ValueError("seeds is empty: give at least one")
+    clock = clock or transmission_clock(network.duplex)
     plan = Plan(
         network=network,
         network_params=as_arrays(network_params or network.default_params()),
@@ -97,12 +102,14 @@ def run(
         num_rounds=num_rounds,
         warmup_rounds=warmup_rounds,
         evaluate_every=evaluate_every,
+        clock=clock,
+        clock_params=as_arrays(clock.params if clock_params is None else clock_params),
     )
     labels = np.asarray(dataset.train_labels)
     partitions = [partitioner(seed, labels, network.num_devices) for seed in seeds]
     world = _on_device(backbone, dataset, _stacked(partitions))
     observer = observer or Observer()
-    with CompileClock() as clock:
+    with CompileClock() as compiling:
         if seeds_at_once is None:
             begun = checkpointing.folder / "seeds_at_once" if checkpointing else None
             seeds_at_once = _fitting_seeds(plan, world, len(seeds), observer, begun)
@@ -110,7 +117,7 @@ def run(
     for k in range(0, len(seeds), seeds_at_once):
         group = slice(k, k + seeds_at_once)
         of_group = world._replace(indices=world.indices[group], sizes=world.sizes[group])
-        compile_s = 0.0 if results else clock.seconds
+        compile_s = 0.0 if results else compiling.seconds
         results += run_seeds(seeds[group], plan, of_group, observer, checkpointing, compile_s)
     return xr.concat(results, dim="seed")
 
@@ -146,9 +153,17 @@ def planned_samples(
     """
     numbers = as_arrays(network_params)
     plan = Plan(
-        network, numbers, scheme, LearningParams(), num_rounds, warmup_rounds, evaluate_every
+        network=network,
+        network_params=numbers,
+        scheme=scheme,
+        learning_params=LearningParams(),
+        num_rounds=num_rounds,
+        warmup_rounds=warmup_rounds,
+        evaluate_every=evaluate_every,
+        clock=transmission_clock(),
+        clock_params=(),
     )
-    schedules = [plan.draw_schedule(run_keys(seed), Payload(0, 0)) for seed in seeds]
+    schedules = [plan.draw_schedule(run_keys(seed)) for seed in seeds]
     return plan.samples(plan.masks(schedules), num_test_samples)
 
 

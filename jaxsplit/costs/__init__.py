@@ -17,7 +17,7 @@ from jaxsplit.costs.energy import DeviceEnergy, device_energy
 from jaxsplit.costs.flops import ModelFlops, SplitFlops, model_flops, split_flops
 from jaxsplit.costs.memory import Memory, Optimizer, device_memory, model_memory
 from jaxsplit.costs.payload import Payload, bits_of
-from jaxsplit.costs.shape import BLOCK_LAYERS, EncoderShape, Mode
+from jaxsplit.costs.shape import BLOCK_LAYERS, EncoderShape, Mode, Pooling
 from jaxsplit.costs.wide import wide_add, wide_sum, wide_value
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Order",
     "Payload",
     "Phases",
+    "Pooling",
     "Processor",
     "RadioLink",
     "RoundLoad",

@@ -7,13 +7,28 @@ import jax
 
 
 class Payload(NamedTuple):
-    """What one scheduled device exchanges with the server in a round."""
+    """What scheduled devices exchange with the server in a round, in bit.
 
-    up_bits: int  # device → server
-    down_bits: int  # server → device
+    Integers for one device, or arrays of integers, such as [T, N].
+    """
+
+    activation_bits: Any = 0  # up, with padding masks
+    gradient_bits: Any = 0  # down, of the activations
+    feature_bits: Any = 0  # features down to a head on the device, and as many for gradients up
+    weight_bits: Any = 0  # what a device trains together with others: down, and as many up
 
     @property
-    def total_bits(self) -> int:
+    def up_bits(self) -> Any:
+        """Device → server."""
+        return self.activation_bits + self.feature_bits + self.weight_bits
+
+    @property
+    def down_bits(self) -> Any:
+        """Server → device."""
+        return self.gradient_bits + self.feature_bits + self.weight_bits
+
+    @property
+    def total_bits(self) -> Any:
         """L, both directions."""
         return self.up_bits + self.down_bits
 

@@ -3,7 +3,7 @@
 from jaxsplit.federated.chunk import run_chunk, run_chunk_of_seeds, world_axes
 from jaxsplit.federated.evaluate import Evaluation, evaluate
 from jaxsplit.federated.optimizers import LearningParams
-from jaxsplit.federated.payload import payload
+from jaxsplit.federated.payload import Work, encoder_shape, payload, work
 from jaxsplit.federated.presets import (
     PRESETS,
     fedft,
@@ -24,7 +24,9 @@ __all__ = [
     "LearningState",
     "RoundInfo",
     "Scheme",
+    "Work",
     "World",
+    "encoder_shape",
     "evaluate",
     "federated_round",
     "fedft",
@@ -37,5 +39,6 @@ __all__ = [
     "sft",
     "sft_uncompressed",
     "sl",
+    "work",
     "world_axes",
 ]

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsplit.federated.optimizers import Optimizers, take_step
 from jaxsplit.costs import wide_add
+from jaxsplit.federated.optimizers import Optimizers, take_step
 from jaxsplit.federated.scheme import Scheme
 from jaxsplit.federated.stages import CodedBits, Gradients, group_gradients
 from jaxsplit.federated.state import World, in_rows

@@ -1,13 +1,33 @@
-"""What a scheduled device exchanges with the server."""
+"""What a scheduled device exchanges with the server, and what both compute."""
 
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import jax
 
-from jaxsplit.costs import Payload, bits_of
+from jaxsplit.costs import EncoderShape, Payload, Pooling, bits_of, model_flops, split_flops
 from jaxsplit.federated.halves import TrainedHalves
 from jaxsplit.federated.scheme import Scheme
 from jaxsplit.federated.state import World
+from jaxsplit.models import ViT, split_weights
+
+
+class Work(NamedTuple):
+    """What a device's local step costs to compute, and what must be there before round 0."""
+
+    device_forward_flop: Any
+    device_backward_flop: Any
+    server_flop: Any
+    backbone_bits: Any  # frozen weights of the device's half, sent once
+
+
+class _Shapes(NamedTuple):
+    """Shapes of a mini-batch on its way."""
+
+    inputs: Any
+    trained: Any  # adapters, or all weights
+    head: Any
+    sent: Any  # activations at the cut
+    features: Any
 
 
 def payload(scheme: Scheme, world: World) -> Payload:
@@ -26,25 +46,79 @@ def payload(scheme: Scheme, world: World) -> Payload:
     Returns:
       The payload of one device and round.
     """
-    trained, head, sent, features = _shapes(scheme, world)
-    on_device = (
-        trained if scheme.cut is None else TrainedHalves(scheme, None).divide(trained).device
-    )
-    common = bits_of(on_device)
-    if scheme.heads == "shared" and scheme.head_side == "device":
-        common += bits_of(head)
-    up_bits, down_bits = common, common
+    shapes = _shapes(scheme, world)
+    on_device = shapes.trained
     if scheme.cut is not None:
-        coded = bits_of(sent.tokens) if scheme.codec is None else 0
-        of_features = bits_of(features) if scheme.head_side == "device" else 0
-        of_gradient = coded if on_device else 0
-        up_bits += scheme.local_steps * (coded + bits_of(sent.mask) + of_features)
-        down_bits += scheme.local_steps * (of_gradient + of_features)
-    return Payload(up_bits=up_bits, down_bits=down_bits)
+        on_device = TrainedHalves(scheme, None).divide(on_device).device
+    weight_bits = bits_of(on_device)
+    if scheme.heads == "shared" and scheme.head_side == "device":
+        weight_bits += bits_of(shapes.head)
+    if scheme.cut is None:
+        return Payload(weight_bits=weight_bits)
+    coded = bits_of(shapes.sent.tokens) if scheme.codec is None else 0
+    features = bits_of(shapes.features) if scheme.head_side == "device" else 0
+    return Payload(
+        activation_bits=scheme.local_steps * (coded + bits_of(shapes.sent.mask)),
+        gradient_bits=scheme.local_steps * coded if on_device else 0,
+        feature_bits=scheme.local_steps * features,
+        weight_bits=weight_bits,
+    )
 
 
-def _shapes(scheme: Scheme, world: World) -> tuple[Any, Any, Any, Any]:
-    """Shapes of what is trained, of a head, of activations and of features."""
+def work(scheme: Scheme, world: World) -> Work:
+    """What one local step of one device costs to compute (`jaxsplit.costs`, exact counts).
+
+    Args:
+      scheme: the choices.
+      world: backbone and data (shapes suffice).
+
+    Returns:
+      FLOP of a mini-batch on both sides.
+    """
+    shape, batch = encoder_shape(scheme, world), scheme.batch_size
+    if scheme.cut is None:
+        flop = model_flops(shape, batch, train_weights=scheme.trains_all_weights)
+        frozen = 0 if scheme.trains_all_weights else bits_of(world.backbone)
+        return Work(float(flop.forward), float(flop.backward), 0.0, frozen)
+    split = split_flops(shape, scheme.cut, batch)
+    frozen = bits_of(TrainedHalves(scheme, None).divide(world.backbone).device)
+    return Work(
+        float(split.device_forward), float(split.device_backward), float(split.server), frozen
+    )
+
+
+def encoder_shape(scheme: Scheme, world: World) -> EncoderShape:
+    """The sizes of a scheme's model for the cost models.
+
+    Args:
+      scheme: the choices.
+      world: backbone and data (shapes suffice).
+
+    Returns:
+      The shape; its adapters are those of the scheme.
+    """
+    model, shapes = scheme.model, _shapes(scheme, world)
+    of_embedding = split_weights(model, world.backbone, cut=0).device
+    patch = of_embedding["patch_embedding"]["weight"].shape[-1] if isinstance(model, ViT) else 0
+    outputs = jax.eval_shape(scheme.head.apply, shapes.head, shapes.features)
+    return EncoderShape(
+        num_blocks=model.num_hidden_layers,
+        width=model.hidden_size,
+        tokens=shapes.sent.tokens.shape[1],
+        num_heads=model.num_attention_heads,
+        mlp_width=model.intermediate_size,
+        num_outputs=outputs.shape[-1],
+        embedding_parameters=sum(leaf.size for leaf in jax.tree.leaves(of_embedding)),
+        patch_values=patch,
+        lora_rank=model.lora.rank if model.lora else 1,
+        lora_targets=model.lora.targets if model.lora else (),
+        pooling=cast(Pooling, model.pooling),
+        final_norm=model.pre_norm,
+        bytes_per_value=shapes.sent.tokens.dtype.itemsize,
+    )
+
+
+def _shapes(scheme: Scheme, world: World) -> _Shapes:
     inputs = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((scheme.batch_size, *leaf.shape[1:]), leaf.dtype),
         world.inputs,
@@ -63,4 +137,5 @@ def _shapes(scheme: Scheme, world: World) -> tuple[Any, Any, Any, Any]:
         return sent, halves.encode(on_server, sent)
 
     sent, features = jax.eval_shape(forward, world.backbone, trained, inputs)
-    return trained, jax.eval_shape(scheme.head.init, key, features), sent, features
+    head = jax.eval_shape(scheme.head.init, key, features)
+    return _Shapes(inputs, trained, head, sent, features)

@@ -9,8 +9,9 @@ import flax.linen as nn
 import optax
 
 from jaxsplit.compression import Codec, compressed
+from jaxsplit.costs import Order
 from jaxsplit.data import ImageTransform
-from jaxsplit.federated.scheme import Heads, HeadSide, Order, RateSchedule, Scheme
+from jaxsplit.federated.scheme import Heads, HeadSide, RateSchedule, Scheme
 from jaxsplit.models import Backbone, LinearHead, LoraConfig, task_named
 
 _MOMENTUM = functools.partial(optax.sgd, momentum=0.9)  # SFT Table II

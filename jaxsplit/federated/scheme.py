@@ -9,6 +9,7 @@ import jax
 import optax
 
 from jaxsplit.compression import Codec
+from jaxsplit.costs import Order
 from jaxsplit.data import ImageTransform
 from jaxsplit.models import Backbone, Task
 
@@ -16,8 +17,6 @@ from jaxsplit.models import Backbone, Task
 Heads = Literal["personal", "shared"]
 #: Where the head is: features go down to the device, or labels up to the server.
 HeadSide = Literal["device", "server"]
-#: All scheduled devices at once from the same weights, or one after another, handing them on.
-Order = Literal["parallel", "sequential"]
 #: Factor f(t) of the learning rates in communication round t, scalar int32.
 RateSchedule = Callable[[jax.Array], jax.Array]
 
@@ -45,7 +44,7 @@ class Scheme:
     cut: int | None = 0  # l, blocks on the device; None: the whole model is on the device
     head_side: HeadSide = "device"
     codec: Codec | None = None  # of activations up and their gradients down; None: as they are
-    order: Order = "parallel"
+    order: Order = "parallel"  # or one device after another, each from the last one's weights
 
     def __post_init__(self) -> None:
         """Reject what no round can be."""

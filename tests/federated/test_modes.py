@@ -326,12 +326,12 @@ def test_errors_say_what_to_do(scheme):
 @pytest.mark.parametrize("local_steps", [1, 3])
 def test_a_shared_head_and_local_steps_are_paid_for(scheme, world, local_steps):
     plain = payload(scheme, world)
-    assert payload(make_scheme(scheme, heads="shared"), world) == (
-        plain.up_bits + HEAD_BITS,
-        plain.down_bits + HEAD_BITS,
+    assert payload(make_scheme(scheme, heads="shared"), world) == plain._replace(
+        weight_bits=HEAD_BITS
     )
     copies = make_scheme(scheme, per_device=True, heads="shared", local_steps=local_steps)
-    assert payload(copies, world) == (
-        local_steps * plain.up_bits + HEAD_BITS,
-        local_steps * plain.down_bits + HEAD_BITS,
+    assert payload(copies, world) == plain._replace(
+        activation_bits=local_steps * plain.activation_bits,
+        feature_bits=local_steps * plain.feature_bits,
+        weight_bits=HEAD_BITS,
     )
