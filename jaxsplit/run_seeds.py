@@ -23,6 +23,7 @@ from jaxsplit.federated import (
     Scheme,
     Work,
     World,
+    check_streams,
     init_learning,
     payload,
     run_chunk,
@@ -172,12 +173,23 @@ def run_seeds(
             observer.encoded(plan.samples(masks[:, chunk : chunk + 1], num_tests))
     if keeper:
         keeper.close()
+    _check_streams(key_rounds, state, plan, world, observer)
     results, state = [], jax.device_get(state)
     for k, seed in enumerate(seeds):
         last, measured = jax.tree.map(lambda leaf, k=k: leaf[k], (state, history))
         observer.finished(seed, last)
         results.append(_describe(seed, plan, charge, k, history, measured))
     return results
+
+
+def _check_streams(
+    key_rounds: jax.Array, state: LearningState, plan: Plan, world: World, observer: Observer
+) -> None:
+    """Compare a codec's counted bits with real bytes, on activations of the first seed."""
+    key, of_first = _only((key_rounds, state))
+    bits = check_streams(key, of_first, plan.scheme, plan.learning_params, of_seed(world, 0))
+    if bits:
+        observer.noted(f"the codec's count was compared with real streams: {bits} bits, equal")
 
 
 class _Charge:

@@ -16,6 +16,7 @@ from jaxsplit.federated.presets import (
 from jaxsplit.federated.round import RoundInfo, federated_round
 from jaxsplit.federated.scheme import Scheme
 from jaxsplit.federated.state import LearningState, World, init_learning
+from jaxsplit.federated.stream_check import StreamMismatchError, check_streams
 
 __all__ = [
     "PRESETS",
@@ -24,8 +25,10 @@ __all__ = [
     "LearningState",
     "RoundInfo",
     "Scheme",
+    "StreamMismatchError",
     "Work",
     "World",
+    "check_streams",
     "encoder_shape",
     "evaluate",
     "federated_round",
