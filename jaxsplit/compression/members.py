@@ -26,10 +26,7 @@ def _kept(x: jax.Array, ratio: ArrayLike) -> jax.Array:
 
 def _levels(levels: ArrayLike) -> jax.Array:
     """E as an integer of the quantizer's domain."""
-    whole = jnp.clip(jnp.round(jnp.asarray(levels, jnp.float32)), 1, 255).astype(jnp.int32)
-    # XLA turns a division by a constant into a product with its reciprocal, which rounds to
-    # another grid than the one that the stream's decoder has.
-    return jax.lax.optimization_barrier(whole)
+    return jnp.clip(jnp.round(jnp.asarray(levels, jnp.float32)), 1, 255).astype(jnp.int32)
 
 
 def _code_bits(levels: jax.Array) -> jax.Array:

@@ -178,3 +178,19 @@ def test_bad_fields():
     q, _, _ = stages(KEY, cases.Case((2, 50), 0.2, 7))
     with pytest.raises(ValueError, match=r"^compressed_bits: q\.mask must be bool of shape"):
         compressed_bits(q._replace(mask=q.codes))
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_under_vmap_it_is_what_the_decoder_gets(jitted):
+    """Levels shared by all rows: a division by them must not become another rounding."""
+    x = jax.random.normal(jax.random.key(0), (3, 4, 200))
+    keys = jax.random.split(jax.random.key(1), 3)
+
+    def send(key, x):
+        return compress(key, x, 0.2, 7)[0]
+
+    batched = jax.vmap(send)
+    x_hat = (jax.jit(batched) if jitted else batched)(keys, x)
+    for key, rows, sent in zip(keys, x, x_hat, strict=True):
+        streams = encode(stochastic_quantize(key, rows, topk_mask(rows, 40), 7))
+        np.testing.assert_array_equal(np.stack([decode(stream) for stream in streams]), sent)

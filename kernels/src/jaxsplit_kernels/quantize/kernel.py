@@ -170,6 +170,9 @@ class Grid(NamedTuple):
 def grid_of(low: jax.Array, high: jax.Array, levels: jax.Array) -> Grid:
     """Return the grid of each row from its range [...] and its E [...]."""
     low, high, steps = low[..., None], high[..., None], levels[..., None].astype(jnp.float32)
+    # XLA divides by what is the same for many rows as a product with the reciprocal, which rounds
+    # to another grid than the decoder's. The sign bit of a magnitude, 0, makes it each row's own.
+    steps = steps + (lax.bitcast_convert_type(high, jnp.uint32) >> 31).astype(jnp.float32)
     scale = jnp.where(high < 2.0**-20, jnp.float32(2.0**100), jnp.float32(1))
     low, high = low * scale, high * scale
     step = (high - low) / steps
