@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import importlib
 import io
+import json
 import re
 import shutil
 import sys
@@ -33,6 +34,8 @@ from jaxsplit.commands.quickstart import QuickstartConfig, foundation_model, qui
 from jaxsplit.commands.report import rounds_above, summary_table, sweep_table, trainable_line
 from jaxsplit.commands.reproduce import ReproduceConfig, load_experiments
 from jaxsplit.commands.watch import Watch, watched
+from jaxsplit.costs import Phases
+from jaxsplit.gantt import gantt_figure
 from jaxsplit.models import CheckpointError
 from jaxsplit.options import OptionError, allowed_of, check_writable_folder
 from jaxsplit.plots import comparison_figure, save_figure, sweep_figure
@@ -150,13 +153,25 @@ def _tell(config: LearningOptions, result: Any, data: Path, console: Console) ->
     picture = data.with_suffix(".png")
     save(result, data)
     save_figure(comparison_figure(result), picture)
+    written = [data, picture, data.with_suffix(".log")]
+    if "phase_s" in result:
+        written.append(_save_gantt(result, data.with_name("gantt.png")))
     shutil.rmtree(data.parent / CHECKPOINTS)
     console.print(summary_table(result))
     reference, *others = config.policies
     for policy in others:
         if above := rounds_above(result, policy, reference):
             console.print(f"{policy} lies above {reference} (paired 95 % interval) after {above}")
-    console.print(f"wrote {data}, {picture} and {data.with_suffix('.log')}")
+    console.print(f"wrote {', '.join(map(str, written[:-1]))} and {written[-1]}")
+
+
+def _save_gantt(result: Any, path: Path) -> Path:
+    """Draw the last round of the first policy and seed."""
+    last = result.phase_s.isel(policy=0, seed=0, round=-1)
+    setting = json.loads(result.attrs["configuration"])
+    order: Any = "sequential" if setting["scheme"] == "sl" else "parallel"
+    save_figure(gantt_figure(Phases(*last.transpose("phase", "device").values), order), path)
+    return path
 
 
 def _run_fine_tune(config: FineTuneConfig, console: Console) -> None:

@@ -62,13 +62,13 @@ ALLOWED = {
     "artefacts": {"federated", "files", "models"},
     "tracking": {"files", "options"},
     "commands": {
-        "artefacts", "catalogue", "checkpoint", "data", "federated", "files", "models", "network",
-        "observer", "options", "plots", "results", "scheduling", "setting", "simulate", "sweeps",
-        "tracking", "wireless",
+        "artefacts", "catalogue", "checkpoint", "clock", "compression", "costs", "data",
+        "federated", "files", "models", "network", "observer", "options", "plots", "results",
+        "scheduling", "setting", "simulate", "sweeps", "tracking", "wireless",
     },
     "cli": {
-        "artefacts", "commands", "models", "options", "plots", "results", "simulate", "sweeps",
-        "tracking",
+        "artefacts", "commands", "costs", "gantt", "models", "options", "plots", "results",
+        "simulate", "sweeps", "tracking",
     },
     "__init__": {"federated", "network", "simulate", "sweeps"},
 }  # fmt: skip

@@ -74,6 +74,7 @@ def compare_policies(
     setting = _setting(config, title)
     if resume_folder:
         _claim(resume_folder, config, setting)
+    clock, clock_params = config.round_clock()
     runs: list[xr.Dataset] = []
     trained: dict[tuple[str, int], LearningState] = {}
     for policy in config.policies:
@@ -92,6 +93,8 @@ def compare_policies(
                 warmup_rounds=config.warmup_rounds,
                 evaluate_every=config.evaluate_every,
                 seeds_at_once=config.seeds_at_once,
+                clock=clock,
+                clock_params=clock_params,
                 observer=Observers([observe(policy), keeper]),
                 checkpointing=Checkpointing(resume_folder / policy, config.checkpoint_every_s)
                 if resume_folder

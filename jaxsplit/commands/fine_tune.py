@@ -16,7 +16,8 @@ from jax.typing import ArrayLike
 
 from jaxsplit.artefacts import RunCard, save_card, weights_path
 from jaxsplit.commands.comparison import Observe, Task, compare_policies
-from jaxsplit.commands.learning_options import POLICIES, LearningOptions, clipped_sgd
+from jaxsplit.commands.learning_options import POLICIES, clipped_sgd
+from jaxsplit.commands.scheme_options import SchemeOptions
 from jaxsplit.data import (
     Dataset,
     ImageTransform,
@@ -49,11 +50,12 @@ OPTIMIZERS: dict[str, Callable[[ArrayLike], optax.GradientTransformation]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuneConfig(LearningOptions):
+class FineTuneConfig(SchemeOptions):
     """Fine-tune a BERT, RoBERTa, DistilBERT or ViT checkpoint over a simulated wireless network.
 
     FedFT: the devices embed, the server encodes with global adapters, each device has a head of
-    its own. The trained adapters and heads are kept; `jaxsplit export` hands them on.
+    its own. SFT: cut after any block, adapters per device on both sides, a compressed link. The
+    trained adapters and heads are kept; `jaxsplit export` hands them on.
     """
 
     model: str
@@ -83,7 +85,7 @@ class FineTuneConfig(LearningOptions):
     pooling: Literal["pooler", "cls", "mean"] | None = None
     """Features of a text or image; by default what transformers' classes read."""
     lora_targets: Annotated[tuple[str, ...] | None, some_of(TARGETS).or_none()] = None
-    """Layers with adapters; query, key, value and the pooler, if there is one, by default."""
+    """Layers with adapters; for fedft query, key, value and pooler, else all of the blocks'."""
     lora_dropout: Annotated[float, number(at_least=0, at_most=0.99)] = 0.0
     """Share of the adapters' inputs that is set to zero in training."""
     adapter_learning_rate: Annotated[float, number(above=0)] = 2e-3
@@ -115,11 +117,22 @@ class FineTuneConfig(LearningOptions):
         """
         check_options(self)
         self.partitioner()
-        if self.local_steps > 1 and self.adapters == "global":
+        self.check_scheme()
+        if self.scheme != "fedft":
+            for name, plain in (("adapters", "global"), ("heads", "personal")):
+                if getattr(self, name) != plain:
+                    text = f"it with --scheme fedft only; {self.scheme} has both per device, shared"
+                    raise OptionError(name, getattr(self, name), text)
+        if self.local_steps > 1 and not self.copies:
             allowed = "1, as global adapters take one step per round, or --adapters per_device"
             raise OptionError("local_steps", self.local_steps, allowed)
         if self.fused_attention and (self.dtype != "bfloat16" or jax.default_backend() != "gpu"):
             raise OptionError("fused_attention", True, "it with --dtype bfloat16 on an NVIDIA GPU")
+
+    @property
+    def copies(self) -> bool:
+        """Whether each device trains a copy of the adapters."""
+        return self.scheme != "fedft" or self.adapters == "per_device"
 
     def partitioner(self) -> Partitioner:
         """Who holds what.
@@ -139,13 +152,15 @@ class FineTuneConfig(LearningOptions):
         Raises:
           OptionError: a target that the backbone has not.
         """
-        targets = self.lora_targets or checkpoint.model.default_targets()
+        every_layer = tuple(name for name in TARGETS if name != "pooler")  # SFT's 18 D r
+        of_scheme = checkpoint.model.default_targets() if self.scheme == "fedft" else every_layer
+        targets = self.lora_targets or of_scheme
         lora = LoraConfig(
             self.lora_rank,
             self.lora_alpha,
             targets,
             dropout=self.lora_dropout,
-            per_device=self.adapters == "per_device",
+            per_device=self.copies,
         )
         if not set(targets) <= set(allowed := checkpoint.model.lora_targets()):
             pooling = checkpoint.model.pooling
@@ -202,7 +217,8 @@ def prepare(config: FineTuneConfig, progress: Progress | None = None) -> Prepare
     samples = len(dataset.train_labels)
     if config.devices > samples:
         raise OptionError("devices", config.devices, f"1 to {samples}, the training samples")
-    scheme = fedft(
+    config.check_scheme(checkpoint.model.num_hidden_layers)
+    common = fedft(
         checkpoint.model,
         dataset.num_outputs,
         lora=config.lora(checkpoint),
@@ -216,6 +232,7 @@ def prepare(config: FineTuneConfig, progress: Progress | None = None) -> Prepare
         local_steps=config.local_steps,
         schedule=config.schedule(),
     )
+    scheme = config.in_scheme(common)
     _check_inputs(config, checkpoint, dataset, scheme)
     partitioner = config.partitioner()
     try:
@@ -325,7 +342,8 @@ def fine_tune(
     """
     result = compare_policies(
         config,
-        f"FedFT: {config.model} on {config.data}, {config.partition} over {config.devices} devices",
+        f"{config.scheme}: {config.model} on {config.data}, {config.partition} over "
+        f"{config.devices} devices",
         prepared.task,
         observe=observe,
         resume_folder=resume_folder,

@@ -2,12 +2,13 @@
 
 import functools
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import optax
 from jax.typing import ArrayLike
 
 from jaxsplit.catalogue import SCHEDULERS
+from jaxsplit.clock import Clock, transmission_clock
 from jaxsplit.federated import LearningParams
 from jaxsplit.network import Network, NetworkParams
 from jaxsplit.options import number, some_of, whole
@@ -43,8 +44,8 @@ class LearningOptions:
     """Learning rate of the adapters (SGD, gradient norm clipped at 1); 0 trains heads alone."""
     head_learning_rate: Annotated[float, number(above=0)] = 0.01
     """Learning rate of the personal heads (likewise)."""
-    learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How both learning rates fall over the rounds: not, or to 0 along a line or a cosine."""
+    learning_rate_schedule: Literal["constant", "linear", "cosine", "exponential"] = "constant"
+    """How both learning rates fall: not, to 0 along a line or a cosine, or by 0.998 per round."""
     lora_rank: Annotated[int, whole(1)] = 4
     """Rank r of the adapters."""
     lora_alpha: Annotated[float, number(above=0)] = 8.0
@@ -92,6 +93,10 @@ class LearningOptions:
             delay_budget=self.delay_budget_ns_per_bit * 1e-9,
         )
 
+    def round_clock(self) -> tuple[Clock, Any]:
+        """How long a round takes, and the numbers of that."""
+        return transmission_clock(), ()
+
     def schedule(self) -> optax.Schedule | None:
         """Factor of both learning rates over the rounds, None for 1."""
         return _schedule(self.learning_rate_schedule, self.rounds)
@@ -105,6 +110,8 @@ class LearningOptions:
 def _schedule(name: str, rounds: int) -> optax.Schedule | None:
     if name == "linear":
         return optax.linear_schedule(1.0, 0.0, rounds)
+    if name == "exponential":
+        return optax.exponential_decay(1.0, transition_steps=1, decay_rate=0.998)
     return optax.cosine_decay_schedule(1.0, rounds) if name == "cosine" else None
 
 

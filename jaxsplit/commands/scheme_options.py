@@ -1,0 +1,145 @@
+"""The options of `jaxsplit run` that say which scheme it is: cut, codec, order, clock."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+
+from jaxsplit.clock import Allocation, Clock, PhaseParams, phase_clock, transmission_clock
+from jaxsplit.commands.learning_options import POLICIES, LearningOptions
+from jaxsplit.compression import CODECS, Codec, CodecParams
+from jaxsplit.costs import Processor
+from jaxsplit.federated import LearningParams, Scheme
+from jaxsplit.network import Network, NetworkParams
+from jaxsplit.options import OptionError, number, whole
+from jaxsplit.wireless import fixed_snr
+from jaxsplit.wireless.fixed import FixedSnrParams
+
+SchemeName = Literal["fedft", "sft", "sft_uncompressed", "sl", "fl_lora"]
+CodecName = Literal["identity", "top_k", "quantization", "top_k_quantization", "compressed"]
+_WITH_CUT = ("sft", "sft_uncompressed", "sl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchemeOptions(LearningOptions):
+    """What is split where, what crosses the link and how long that takes."""
+
+    scheme: SchemeName = "fedft"
+    """FedFT, SFT with or without compression, split learning in turn, or federated LoRA."""
+    cut: Annotated[int | None, whole(0).or_none()] = None
+    """Transformer blocks on the devices; 0 for fedft by default, to be given for sft and sl."""
+    codec: (
+        Literal["identity", "top_k", "quantization", "top_k_quantization", "compressed"] | None
+    ) = None
+    """Compression of activations and gradients on the link; the scheme's own by default."""
+    codec_ratio: Annotated[float, number(above=0, at_most=1)] = 0.2
+    """Part of the activations that top-K keeps, rho."""
+    codec_levels: Annotated[int, whole(1)] = 7
+    """Intervals of the quantizer E, up to 255: b bits are 2^b - 1."""
+    masked_gradient: bool = False
+    """Send no gradient for activations that top-K dropped, instead of straight-through."""
+    channel: Literal["rayleigh", "fixed_snr"] = "rayleigh"
+    """A disc with Rayleigh fading (FedFT), or an SNR that never changes (SFT)."""
+    snr_db: Annotated[float, number()] = 17.0
+    """SNR over the whole band, dB, with --channel fixed_snr."""
+    clock: Literal["transmission", "phases"] | None = None
+    """What a round's delay counts: sending (fedft), or all phases with computing (the others)."""
+    allocation: Allocation = "min_max"
+    """How the clock of phases shares the band, round by round."""
+    device_clock_ghz: tuple[float, float] = (0.5, 1.5)
+    """Slowest and fastest device clock, GHz, 256 cores at 4 FLOP/cycle; evenly spread."""
+    server_clock_ghz: Annotated[float, number(above=0)] = 3.0
+    """The server's clock, GHz, 2048 cores at 4 FLOP/cycle."""
+
+    def check_scheme(self, num_blocks: int | None = None) -> None:
+        """Check what goes together.
+
+        Args:
+          num_blocks: L of the checkpoint, once it is known.
+
+        Raises:
+          OptionError: for the first wrong value.
+        """
+        if self.codec_levels > 255:
+            raise OptionError("codec_levels", self.codec_levels, "a whole number from 1 to 255")
+        slow, fast = self.device_clock_ghz
+        if not 0 < slow <= fast < np.inf:
+            raise OptionError("device_clock_ghz", self.device_clock_ghz, "0 < slowest <= fastest")
+        if self.scheme in _WITH_CUT and self.cut is None:
+            raise OptionError("cut", None, f"the blocks on the devices for --scheme {self.scheme}")
+        if self.scheme == "fl_lora":
+            for name in ("cut", "codec"):
+                if getattr(self, name) is not None:
+                    text = "nothing: with --scheme fl_lora the whole model is on the devices"
+                    raise OptionError(name, getattr(self, name), text)
+        if self.scheme in ("sft_uncompressed", "sl") and self.codec not in (None, "identity"):
+            raise OptionError("codec", self.codec, f"nothing, or --scheme sft, not {self.scheme}")
+        if num_blocks is not None and (self.cut or 0) > num_blocks:
+            raise OptionError("cut", self.cut, f"0 to {num_blocks}, the model's blocks")
+
+    def _codec(self) -> Codec | None:
+        """The link's codec, None for the link as it is."""
+        name = self.codec or ("compressed" if self.scheme == "sft" else "identity")
+        if name == "identity":
+            return None
+        make: Any = CODECS[name]
+        if self.masked_gradient and make is not CODECS["quantization"]:
+            return make("masked")
+        return make()
+
+    def in_scheme(self, scheme: Scheme) -> Scheme:
+        """FedFT's scheme with this one's values on the axes where they differ.
+
+        Args:
+          scheme: with the options that all schemes share.
+
+        Returns:
+          The scheme.
+        """
+        if self.scheme == "fedft":
+            return dataclasses.replace(scheme, cut=self.cut or 0, codec=self._codec())
+        scheme = dataclasses.replace(scheme, heads="shared")
+        if self.scheme == "fl_lora":
+            return dataclasses.replace(scheme, cut=None)
+        order: Any = "sequential" if self.scheme == "sl" else "parallel"
+        return dataclasses.replace(
+            scheme, cut=self.cut, head_side="server", codec=self._codec(), order=order
+        )
+
+    def learning_params(self) -> LearningParams:
+        """See `LearningOptions`; the codec's numbers are with them."""
+        return (
+            super()
+            .learning_params()
+            ._replace(
+                codec=CodecParams(self.codec_ratio, self.codec_levels) if self._codec() else None
+            )
+        )
+
+    def network(self, policy: str) -> Network:
+        """See `LearningOptions`."""
+        if self.channel == "rayleigh":
+            return super().network(policy)
+        return Network(self.devices, fixed_snr(), POLICIES[policy]())
+
+    def network_params(self, policy: str) -> NetworkParams:
+        """See `LearningOptions`."""
+        params = super().network_params(policy)
+        if self.channel == "rayleigh":
+            return params
+        channel = FixedSnrParams(
+            self.snr_db, self.bandwidth_hz, self.power_dbm, self.noise_dbm_per_hz
+        )
+        return params._replace(channel=channel)
+
+    def round_clock(self) -> tuple[Clock, Any]:
+        """See `LearningOptions`."""
+        phases = "transmission" if self.scheme == "fedft" else "phases"
+        if (self.clock or phases) == "transmission":
+            return transmission_clock(), ()
+        clock_hz = 1e9 * np.linspace(*self.device_clock_ghz, self.devices)
+        return phase_clock(self.allocation), PhaseParams(
+            devices=Processor(clock_hz, 256.0, 4.0),
+            server=Processor(1e9 * self.server_clock_ghz, 2048.0, 4.0),
+        )
