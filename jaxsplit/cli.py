@@ -174,7 +174,17 @@ def _save_gantt(result: Any, path: Path) -> Path:
     return path
 
 
-def _run_fine_tune(config: FineTuneConfig, console: Console) -> None:
+def run_and_tell(config: FineTuneConfig, console: Console) -> None:
+    """Do what `jaxsplit run` does.
+
+    Args:
+      config: the options.
+      console: for progress and the summary.
+
+    Raises:
+      OptionError: an option is wrong.
+      NonFiniteError: the training diverged, or a delay is not finite.
+    """
     config.check()
     check_writable_folder("out", config.out)
     tracker = tracker_named(config.track, config.out)
@@ -237,7 +247,7 @@ def _run_reproduce(config: ReproduceConfig, console: Console) -> None:
 
 _RUNNERS: dict[type, Callable[[Any, Console], None]] = {
     QuickstartConfig: _run_quickstart,
-    FineTuneConfig: _run_fine_tune,
+    FineTuneConfig: run_and_tell,
     SweepConfig: _run_sweep,
     ReproduceConfig: _run_reproduce,
     DescribeConfig: _run_data_describe,

@@ -119,6 +119,12 @@ def _energy_j(of: xr.Dataset) -> float:
     return float(energy.sum(("round", "device")).mean())
 
 
+def _traffic_mbit(of: xr.Dataset) -> float:
+    """What all devices send and receive in a whole run, mean over seeds."""
+    bits = of.sent_up_bits + of.sent_down_bits
+    return 1e-6 * float(bits.sum(("round", "device")).mean())
+
+
 def summary_rows(result: xr.Dataset) -> dict[str, list[str]]:
     """What a reader wants to know of each policy: a row per quantity, a column per policy.
 
@@ -154,6 +160,7 @@ def summary_rows(result: xr.Dataset) -> dict[str, list[str]]:
             "mean delay τ over τ̄": f"{float(ratio.mean()):.3f}",
             "median delay τ over τ̄": f"{float(ratio.median()):.3f}",
             "simulated time, s": f"{float(of.time_s[:, -1].mean()):.2f}",
+            "traffic of all devices, Mbit": f"{_traffic_mbit(of):.4g}",
             "energy of all devices, J": f"{_energy_j(of):.3g}",
             "compile, s": f"{float(of.compile_s.sum()):.1f}",
             "run, s": f"{float(of.run_s.sum()):.1f}",
