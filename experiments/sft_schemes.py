@@ -46,8 +46,6 @@ _FADING = {"channel": "rayleigh", "bandwidth_hz": 20e6, "clock": "transmission"}
 SCHEMES = {
     "sft": {},
     "sft_uncompressed": {"scheme": "sft_uncompressed"},
-    "sl": {"scheme": "sl"},
-    "fl_lora": {"scheme": "fl_lora", "cut": None},
     "sft, Lyapunov": {
         **_FADING, "policies": ("lyapunov_bound",), "delay_budget_ns_per_bit": 10.0,
     },
@@ -55,6 +53,8 @@ SCHEMES = {
               "delay_budget_ns_per_bit": 10.0},
     "fedft, compressed": {**_FADING, "scheme": "fedft", "cut": 0, "policies": ("lyapunov_bound",),
                           "delay_budget_ns_per_bit": 10.0, "codec": "compressed"},
+    "sl": {"scheme": "sl"},
+    "fl_lora": {"scheme": "fl_lora", "cut": None},
 }  # fmt: skip
 
 

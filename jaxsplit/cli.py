@@ -98,6 +98,7 @@ _CONFIGS = {
 
 def _parse(arguments: Sequence[str]) -> Any:
     """Parse with tyro; its boxed message becomes one line on the option at fault."""
+    _refuse_repeated(arguments)
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
@@ -112,6 +113,16 @@ def _parse(arguments: Sequence[str]) -> Any:
             command = arguments[0] if arguments else ""
             print(f"jaxsplit: error: {_one_line(captured.getvalue(), command)}", file=sys.stderr)
         raise
+
+
+def _refuse_repeated(arguments: Sequence[str]) -> None:
+    """The parser would keep the last one and drop the others without a word."""
+    flags = [text.partition("=")[0].replace("_", "-") for text in arguments if text[:2] == "--"]
+    for flag in flags:
+        if flags.count(flag) > 1:
+            _fail(
+                2, f"{flag} is given {flags.count(flag)} times: give it once, with all its values"
+            )
 
 
 def _one_line(box: str, command: str) -> str:

