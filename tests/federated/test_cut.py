@@ -40,25 +40,19 @@ def compiled(gradient):
 LORA = LoraConfig(rank=2, alpha=4.0, init_std=0.3, targets=("query", "mlp_in"))
 SMALL = {"batch_size": 4, "local_steps": 2, "devices_per_step": 4, "schedule": None}
 COPIES = {**SMALL, "lora": LORA}
+LOSSY = compression.top_k_quantization()  # compiles much faster than with the lossless code
 SCHEMES = {
     "sft": lambda model: sft(model, 3, cut=1, **COPIES),
-    "sft of the embedding": lambda model: sft(model, 3, cut=0, **COPIES),
-    "sft of all blocks": lambda model: sft(model, 3, cut=2, **COPIES),
+    "sft of the embedding": lambda model: sft(model, 3, cut=0, codec=LOSSY, **COPIES),
     "sft, masked": lambda model: sft(
         model, 3, cut=1, codec=compression.top_k_quantization("masked"), **COPIES
     ),
     "sft_uncompressed": lambda model: sft_uncompressed(model, 3, cut=1, **COPIES),
-    "sl": lambda model: sl(model, 3, cut=1, **COPIES),
-    "sl, compressed": lambda model: dataclasses.replace(
-        sl(model, 3, cut=1, **COPIES), codec=compression.compressed()
-    ),
+    "sl, compressed": lambda model: dataclasses.replace(sl(model, 3, cut=1, **COPIES), codec=LOSSY),
     "fl_lora": lambda model: fl_lora(model, 3, **COPIES),
     "fl_full": lambda model: PRESETS["fl_full"](model, 3, **SMALL),
-    "fedft, compressed": lambda model: fedft(
-        model, 3, lora=LORA, batch_size=4, codec=compression.compressed()
-    ),
     "fedft, cut 1, compressed": lambda model: fedft(
-        model, 3, lora=LORA, batch_size=4, cut=1, codec=compression.compressed(), heads="shared"
+        model, 3, lora=LORA, batch_size=4, cut=1, codec=LOSSY, heads="shared"
     ),
     "fedft, cut 2": lambda model: fedft(model, 3, lora=LORA, batch_size=4, cut=2),
 }
@@ -90,7 +84,18 @@ def noisy_state(scheme, params, world):
     return state._replace(adapters=jax.tree.map(noise, state.adapters), heads=heads)
 
 
-@pytest.mark.parametrize("name", SCHEMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sft",
+        "sft of the embedding",
+        "sft, masked",
+        "sl, compressed",
+        "fl_lora",
+        "fl_full",
+        "fedft, cut 1, compressed",
+    ],
+)
 def test_equals_the_plain_loop(name, model, params, world):
     scheme = SCHEMES[name](model)
     state = noisy_state(scheme, params, world)
