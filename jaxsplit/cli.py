@@ -1,4 +1,4 @@
-"""The command line: `jaxsplit quickstart | run | sweep | reproduce | data describe | export`."""
+"""The command line: `jaxsplit quickstart | run | plan | sweep | reproduce | data | export`."""
 
 import contextlib
 import dataclasses
@@ -29,6 +29,7 @@ from jaxsplit.commands.describe_data import (
 from jaxsplit.commands.export import ExportConfig, export
 from jaxsplit.commands.fine_tune import FineTuneConfig, fine_tune, prepare
 from jaxsplit.commands.learning_options import LearningOptions
+from jaxsplit.commands.plan import PlanConfig, make_plan, save_plan
 from jaxsplit.commands.progress import progress_bars, stages, sweep_progress
 from jaxsplit.commands.quickstart import QuickstartConfig, foundation_model, quickstart
 from jaxsplit.commands.report import rounds_above, summary_table, sweep_table, trainable_line
@@ -59,6 +60,10 @@ def _run(config: tyro.conf.OmitArgPrefixes[FineTuneConfig]) -> FineTuneConfig:
     return config
 
 
+def _plan(config: tyro.conf.OmitArgPrefixes[PlanConfig]) -> PlanConfig:
+    return config
+
+
 def _sweep(config: tyro.conf.OmitArgPrefixes[SweepConfig]) -> SweepConfig:
     return config
 
@@ -81,6 +86,7 @@ def _export(config: tyro.conf.OmitArgPrefixes[ExportConfig]) -> ExportConfig:
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "quickstart": _quickstart,
     "run": _run,
+    "plan": _plan,
     "sweep": _sweep,
     "reproduce": _reproduce,
     "data": _data,
@@ -89,6 +95,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
 _CONFIGS = {
     "quickstart": QuickstartConfig,
     "run": FineTuneConfig,
+    "plan": PlanConfig,
     "sweep": SweepConfig,
     "reproduce": ReproduceConfig,
     "data": DescribeConfig,
@@ -211,6 +218,18 @@ def run_and_tell(config: FineTuneConfig, console: Console) -> None:
     console.print(f"the adapters for PyTorch: jaxsplit export --run {config.out}")
 
 
+def _run_plan(config: PlanConfig, console: Console) -> None:
+    config.check()
+    check_writable_folder("out", config.out)
+    with progress_bars(console) as bars:
+        prepared = prepare(config.measured_with(1), stages(bars))
+        planned = make_plan(config.measured_with(1), prepared, stages(bars))
+    data, picture, lines = save_plan(config, planned)
+    for line in lines:
+        console.print(line, highlight=False)
+    console.print(f"wrote {data} and {picture}")
+
+
 def _run_data_describe(config: DescribeConfig, console: Console) -> None:
     config.check()
     check_writable_folder("out", config.out)
@@ -259,6 +278,7 @@ def _run_reproduce(config: ReproduceConfig, console: Console) -> None:
 _RUNNERS: dict[type, Callable[[Any, Console], None]] = {
     QuickstartConfig: _run_quickstart,
     FineTuneConfig: run_and_tell,
+    PlanConfig: _run_plan,
     SweepConfig: _run_sweep,
     ReproduceConfig: _run_reproduce,
     DescribeConfig: _run_data_describe,

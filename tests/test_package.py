@@ -63,8 +63,9 @@ ALLOWED = {
     "tracking": {"files", "options"},
     "commands": {
         "artefacts", "catalogue", "checkpoint", "clock", "compression", "costs", "data",
-        "federated", "files", "models", "network", "observer", "options", "plots", "results",
-        "scheduling", "setting", "simulate", "sweeps", "tracking", "wireless",
+        "federated", "files", "models", "network", "observer", "options", "plan_figure",
+        "planning", "plots", "results", "scheduling", "setting", "simulate", "sweeps",
+        "tracking", "wireless",
     },
     "cli": {
         "artefacts", "commands", "costs", "gantt", "models", "options", "plots", "results",

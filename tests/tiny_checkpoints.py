@@ -68,7 +68,7 @@ def write_bert(folder, *, words=None, vocab_size=None, model_max_length=None):
     return folder
 
 
-def write_vit(folder, **processor):
+def write_vit(folder, blocks=1, epsilon=1e-12, **processor):
     """A random ViT encoder for images of 8 × 8 pixels, with its processor's settings."""
     from safetensors.numpy import save_file
 
@@ -76,8 +76,8 @@ def write_vit(folder, **processor):
     width, rng = 16, np.random.default_rng(1)
     config = {
         "model_type": "vit", "architectures": ["ViTModel"], "hidden_size": width,
-        "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24,
-        "image_size": 8, "patch_size": 4, "num_channels": 3,
+        "num_hidden_layers": blocks, "num_attention_heads": 2, "intermediate_size": 24,
+        "layer_norm_eps": epsilon, "image_size": 8, "patch_size": 4, "num_channels": 3,
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
     settings = {"size": 8, "image_mean": [0.5] * 3, "image_std": [0.25] * 3} | processor
@@ -91,14 +91,14 @@ def write_vit(folder, **processor):
         **patches,
         **_norm("layernorm", width),
     }
-    block = "encoder.layer.0"  # as in files of transformers 4
-    for name in ("query", "key", "value"):
-        tensors |= _dense(f"{block}.attention.attention.{name}", width, width, rng)
-    tensors |= _dense(f"{block}.attention.output.dense", width, width, rng)
-    tensors |= _dense(f"{block}.intermediate.dense", 24, width, rng)
-    tensors |= _dense(f"{block}.output.dense", width, 24, rng)
-    tensors |= _norm(f"{block}.layernorm_before", width)
-    tensors |= _norm(f"{block}.layernorm_after", width)
+    for block in (f"encoder.layer.{k}" for k in range(blocks)):  # as in files of transformers 4
+        for name in ("query", "key", "value"):
+            tensors |= _dense(f"{block}.attention.attention.{name}", width, width, rng)
+        tensors |= _dense(f"{block}.attention.output.dense", width, width, rng)
+        tensors |= _dense(f"{block}.intermediate.dense", 24, width, rng)
+        tensors |= _dense(f"{block}.output.dense", width, 24, rng)
+        tensors |= _norm(f"{block}.layernorm_before", width)
+        tensors |= _norm(f"{block}.layernorm_after", width)
     tensors = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     return folder

@@ -25,6 +25,7 @@ _UNITS = {
     "backbone": "epochs",
     "timing": "problems",
     "scheduling": "policies",
+    "measuring": "points",
 }
 
 

@@ -2,6 +2,7 @@
 
 from jaxsplit.federated.chunk import run_chunk, run_chunk_of_seeds, world_axes
 from jaxsplit.federated.evaluate import Evaluation, evaluate
+from jaxsplit.federated.halves import TrainedHalves
 from jaxsplit.federated.optimizers import LearningParams
 from jaxsplit.federated.payload import Work, encoder_shape, payload, work
 from jaxsplit.federated.presets import (
@@ -26,6 +27,7 @@ __all__ = [
     "RoundInfo",
     "Scheme",
     "StreamMismatchError",
+    "TrainedHalves",
     "Work",
     "World",
     "check_streams",

@@ -1,0 +1,68 @@
+"""`jaxsplit plan`: measured accuracies, a plan in words and as a figure."""
+
+import json
+
+import matplotlib.image
+import pytest
+from tiny_checkpoints import command, shared_folder, tiny_folder, write_vit  # noqa: F401
+
+from jaxsplit.commands import plan as plan_command
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_vit(tmp_path_factory.mktemp("vit"), blocks=3, epsilon=0.1)
+
+
+def options(model, out, *more):
+    return [
+        "plan", "--model", model, "--data", tiny_folder() / "pictures", "--devices", 3,
+        "--batch-size", 4, "--warmup-rounds", 0, "--rounds", 2, "--channel", "fixed_snr",
+        "--ratio-grid", 0.1, 0.2, 0.4, 0.8, "--levels-grid", 1, 3, 7, 15, "--out", out, *more,
+    ]  # fmt: skip
+
+
+def test_measures_once_and_plans(model, tmp_path, capsys, monkeypatch):
+    command(*options(model, tmp_path, "--accuracy-min", 0))
+    told = capsys.readouterr().out
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["plan"]["feasible"]
+    assert plan["plan"]["cut"] in (1, 2)
+    assert plan["plan"]["per_cut"]["cut"] == [1, 2]
+    assert len(plan["in_words"]) == 7
+    assert plan["in_words"][0][:20] in told
+    assert matplotlib.image.imread(tmp_path / "plan.png").std() > 0
+    assert len(json.loads((tmp_path / "grid.json").read_text())["points"]) == 16
+
+    # Another limit is planned anew without any training; an impossible one says what fails.
+    monkeypatch.setattr(plan_command, "run", None)
+    command(*options(model, tmp_path, "--accuracy-min", 0, "--memory-limit-gib", 1e-6))
+    assert not json.loads((tmp_path / "plan.json").read_text())["plan"]["feasible"]
+    assert "memory" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--accuracy-min", 2], ["--accuracy-min 2", "0 and of at most 1"]),
+        (["--accuracy-min", 0.5, "--scheme", "sl"], ["--scheme sl", "sft"]),
+        (["--accuracy-min", 0.5, "--cut", 9], ["--cut 9", "0 to 3"]),
+        ([], ["accuracy-min"]),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(more, words, model, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command(*options(model, tmp_path, *more))
+    message = capsys.readouterr().err.strip()
+    assert stop.value.code == 2
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_too_few_points_are_refused(model, tmp_path, capsys):
+    arguments = [a for a in options(model, tmp_path, "--accuracy-min", 0) if a != 0.8]
+    with pytest.raises(SystemExit) as stop:
+        command(*arguments)
+    assert stop.value.code == 2
+    assert "4 or more" in capsys.readouterr().err
