@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import sys
+import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -123,13 +124,18 @@ def _parse(arguments: Sequence[str]) -> Any:
 
 
 def _refuse_repeated(arguments: Sequence[str]) -> None:
-    """The parser would keep the last one and drop the others without a word."""
-    flags = [text.partition("=")[0].replace("_", "-") for text in arguments if text[:2] == "--"]
+    """Of an option with several values the parser would keep the last list and drop the others.
+
+    An option with one value may be given again: the last one counts, as scripts rely on.
+    """
+    config = _CONFIGS.get(arguments[0]) if arguments else None
+    hints = typing.get_type_hints(config) if config else {}
+    names = {"settings": "set"}
+    lists = {_flag(names.get(name, name)) for name, kind in hints.items() if "tuple" in str(kind)}
+    flags = [text.partition("=")[0].replace("_", "-") for text in arguments]
     for flag in flags:
-        if flags.count(flag) > 1:
-            _fail(
-                2, f"{flag} is given {flags.count(flag)} times: give it once, with all its values"
-            )
+        if flag in lists and (times := flags.count(flag)) > 1:
+            _fail(2, f"{flag} is given {times} times: give it once, with all its values")
 
 
 def _one_line(box: str, command: str) -> str:

@@ -126,6 +126,7 @@ def test_finished_runs_are_drawn_and_judged_anew_without_running(results, monkey
         (["fedft-fig3", "--scale", "huge"], ["--scale", "laptop", "paper"]),
         (["fedft-fig3", "--seeds", "0"], ["--seeds 0", "1 or more"]),
         (["fedft-fig3", "--set", "round=5"], ["--set round=5", "rounds"]),
+        (["fedft-fig3", "--set", "rounds=5", "--set", "seeds=1"], ["--set is given 2 times"]),
         (["fedft-fig3", "--set", "rounds=0"], ["--rounds 0", "1 or more"]),
         (["fedft-fig3", "--set", "rounds=many"], ["--set rounds=many", "whole number"]),
         (["fedft-fig3", "--set", "optimizer=lion"], ["--set optimizer=lion", "--optimizer"]),

@@ -52,7 +52,7 @@ def test_a_scheme_runs_and_describes_itself(scheme, tmp_path):
         (["--codec", "compressed", "--codec-ratio", 0], ["--codec-ratio 0", "above 0"]),
         (["--codec-levels", 256], ["--codec-levels 256", "1 to 255"]),
         (["--device-clock-ghz", 2, 1], ["--device-clock-ghz", "slowest <= fastest"]),
-        (["--codec-levels", 3, "--codec_levels=7"], ["--codec-levels is given 2 times"]),
+        (["--policies", "greedy", "--policies=aaba"], ["--policies is given 2 times"]),
     ],
 )
 def test_what_does_not_go_together_is_refused(options, words, tmp_path, capsys):
