@@ -45,6 +45,7 @@ def test_measures_once_and_plans(model, tmp_path, capsys, monkeypatch):
     ("more", "words"),
     [
         (["--accuracy-min", 2], ["--accuracy-min 2", "0 and of at most 1"]),
+        (["--accuracy-min", 0.5, "--policies", "nobody"], ["--policies nobody", "all_in"]),
         (["--accuracy-min", 0.5, "--scheme", "sl"], ["--scheme sl", "sft"]),
         (["--accuracy-min", 0.5, "--cut", 9], ["--cut 9", "0 to 3"]),
         ([], ["accuracy-min"]),

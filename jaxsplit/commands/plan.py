@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsplit.commands.fine_tune import FineTuneConfig, Prepared
+from jaxsplit.commands.learning_options import POLICIES
 from jaxsplit.commands.scheme_options import SchemeName
 from jaxsplit.compression import CodecParams
 from jaxsplit.costs import Optimizer, RadioLink, RoundLoad, device_memory, min_max_terms
 from jaxsplit.federated import TrainedHalves, World, encoder_shape, init_learning, payload, work
 from jaxsplit.files import atomic_path
-from jaxsplit.options import OptionError, check_options, number, whole
+from jaxsplit.options import OptionError, check_options, number, some_of, whole
 from jaxsplit.plan_figure import plan_figure
 from jaxsplit.planning import (
     Plan,
@@ -55,8 +56,8 @@ class PlanConfig(FineTuneConfig):
     """Folder for plan.json, plan.png and grid.json, the accuracies measured."""
     rounds: Annotated[int, whole(1)] = 20
     """Rounds of each short fine-tuning."""
-    policies: tuple[str, ...] = ("all_in",)
-    """The policy of the short fine-tunings."""
+    policies: Annotated[tuple[str, ...], some_of(POLICIES)] = ("all_in",)
+    """The policy of the short fine-tunings; the first one counts."""
     ratio_grid: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.5)
     """Ratios rho at which accuracy is measured, four or more."""
     levels_grid: tuple[int, ...] = (1, 3, 7, 31)
@@ -79,7 +80,7 @@ class PlanConfig(FineTuneConfig):
             if len(set(grid)) < 4 or list(grid) != sorted(set(grid)) or not inside:
                 text = f"4 or more different values from {low} to {high}, ascending"
                 raise OptionError(name, grid, text)
-        dataclasses.replace(self.measured_with(1)).check_run()
+        self.measured_with(1).check_run()
 
     def check_run(self) -> None:
         """What `jaxsplit run` would check."""
