@@ -50,6 +50,7 @@ def test_a_scheme_runs_and_describes_itself(scheme, tmp_path):
         (["--scheme", "sl", "--cut", 1, "--codec", "top_k"], ["--codec top_k", "sl"]),
         (["--scheme", "sft", "--cut", 1, "--heads", "shared"], ["--heads shared", "fedft"]),
         (["--codec", "compressed", "--codec-ratio", 0], ["--codec-ratio 0", "above 0"]),
+        (["--masked-gradient"], ["--masked-gradient", "drops entries"]),
         (["--codec-levels", 256], ["--codec-levels 256", "1 to 255"]),
         (["--device-clock-ghz", 2, 1], ["--device-clock-ghz", "slowest <= fastest"]),
         (["--policies", "greedy", "--policies=aaba"], ["--policies is given 2 times"]),

@@ -75,18 +75,22 @@ class SchemeOptions(LearningOptions):
                     raise OptionError(name, getattr(self, name), text)
         if self.scheme in ("sft_uncompressed", "sl") and self.codec not in (None, "identity"):
             raise OptionError("codec", self.codec, f"nothing, or --scheme sft, not {self.scheme}")
+        if self.masked_gradient and self._codec_name in ("identity", "quantization"):
+            text = f"it with a codec that drops entries, not with {self._codec_name}"
+            raise OptionError("masked_gradient", True, text)
         if num_blocks is not None and (self.cut or 0) > num_blocks:
             raise OptionError("cut", self.cut, f"0 to {num_blocks}, the model's blocks")
 
     def _codec(self) -> Codec | None:
         """The link's codec, None for the link as it is."""
-        name = self.codec or ("compressed" if self.scheme == "sft" else "identity")
-        if name == "identity":
+        if self._codec_name == "identity":
             return None
-        make: Any = CODECS[name]
-        if self.masked_gradient and make is not CODECS["quantization"]:
-            return make("masked")
-        return make()
+        make: Any = CODECS[self._codec_name]
+        return make("masked") if self.masked_gradient else make()
+
+    @property
+    def _codec_name(self) -> str:
+        return self.codec or ("compressed" if self.scheme == "sft" else "identity")
 
     def in_scheme(self, scheme: Scheme) -> Scheme:
         """FedFT's scheme with this one's values on the axes where they differ.
