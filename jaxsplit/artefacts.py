@@ -32,7 +32,7 @@ class RunCard:
     checkpoint: str  # folder or hub id
     pooling: str
     image_size: int | None
-    lora: LoraConfig
+    lora: LoraConfig | None  # None: all weights were trained
     task: str
     num_outputs: int
     label_names: tuple[str, ...]
@@ -134,7 +134,8 @@ def load_card(folder: Path) -> RunCard:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         lora = content["lora"]
-        content["lora"] = LoraConfig(**{**lora, "targets": tuple(lora["targets"])})
+        if lora is not None:
+            content["lora"] = LoraConfig(**{**lora, "targets": tuple(lora["targets"])})
         names = [field.name for field in dataclasses.fields(RunCard)]
         for name in ("label_names", "policies"):
             content[name] = tuple(content[name])

@@ -11,6 +11,7 @@ SCHEMES = {
     "sft_uncompressed": ["--cut", 1],
     "sl": ["--cut", 0],
     "fl_lora": [],
+    "fl_full": [],
     "fedft": ["--cut", 1, "--codec", "top_k_quantization", "--masked-gradient"],
 }
 
@@ -40,6 +41,17 @@ def test_a_scheme_runs_and_describes_itself(scheme, tmp_path):
     assert compared == (scheme == "sft")
 
 
+def test_a_run_of_all_weights_has_no_adapter_to_export(tmp_path, capsys):
+    fixed = ["--channel", "fixed_snr", "--policies", "all_in"]
+    command(*pictures("--scheme", "fl_full", *fixed, "--out", tmp_path))
+    assert "trained: all" in (tmp_path / "run.log").read_text()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        command("export", "--run", tmp_path)
+    assert stop.value.code == 2
+    assert "a run with adapters" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -47,6 +59,7 @@ def test_a_scheme_runs_and_describes_itself(scheme, tmp_path):
         (["--scheme", "sft", "--cut", 2], ["--cut 2", "0 to 1"]),
         (["--scheme", "fl_lora", "--cut", 1], ["--cut 1", "whole model"]),
         (["--scheme", "fl_lora", "--codec", "top_k"], ["--codec top_k", "whole model"]),
+        (["--scheme", "fl_full", "--lora-targets", "query"], ["--lora-targets query", "all weig"]),
         (["--scheme", "sl", "--cut", 1, "--codec", "top_k"], ["--codec top_k", "sl"]),
         (["--scheme", "sft", "--cut", 1, "--heads", "shared"], ["--heads shared", "fedft"]),
         (["--codec", "compressed", "--codec-ratio", 0], ["--codec-ratio 0", "above 0"]),

@@ -62,6 +62,8 @@ def export(config: ExportConfig) -> Exported:
     """
     check_options(config)
     card = load_card(config.run)
+    if card.lora is None:
+        raise OptionError("run", config.run, "a run with adapters; this one trained all weights")
     policy = card.policies[0] if config.policy is None else config.policy
     if policy not in card.policies:
         raise OptionError("policy", policy, f"one of {', '.join(card.policies)}")

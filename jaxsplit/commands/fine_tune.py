@@ -123,6 +123,9 @@ class FineTuneConfig(SchemeOptions):
                 if getattr(self, name) != plain:
                     text = f"it with --scheme fedft only; {self.scheme} has both per device, shared"
                     raise OptionError(name, getattr(self, name), text)
+        if self.scheme == "fl_full" and self.lora_targets:
+            text = "nothing: --scheme fl_full trains all weights, without adapters"
+            raise OptionError("lora_targets", self.lora_targets, text)
         if self.local_steps > 1 and not self.copies:
             allowed = "1, as global adapters take one step per round, or --adapters per_device"
             raise OptionError("local_steps", self.local_steps, allowed)
@@ -355,14 +358,13 @@ def fine_tune(
 
 
 def _card(config: FineTuneConfig, prepared: Prepared) -> RunCard:
-    checkpoint, dataset, lora = prepared.checkpoint, prepared.dataset, prepared.scheme.model.lora
-    assert lora is not None
+    checkpoint, dataset = prepared.checkpoint, prepared.dataset
     local = Path(checkpoint.source).expanduser()
     return RunCard(
         checkpoint=str(local.resolve()) if local.is_dir() else checkpoint.source,
         pooling=checkpoint.model.pooling,
         image_size=config.image_size,
-        lora=lora,
+        lora=prepared.scheme.model.lora,
         task=dataset.task,
         num_outputs=dataset.num_outputs,
         label_names=dataset.label_names,

@@ -22,7 +22,18 @@ class ParameterCounts(NamedTuple):
 
     adapters: int
     head: int  # of each device
-    backbone: int  # frozen
+    backbone: int
+    trains_backbone: bool = False  # for want of adapters
+
+    @property
+    def trained(self) -> int:
+        """What a device trains."""
+        return self.adapters + self.head + (self.backbone if self.trains_backbone else 0)
+
+    @property
+    def total(self) -> int:
+        """All of them, with one head."""
+        return self.adapters + self.head + self.backbone
 
 
 def parameter_counts(scheme: Scheme, backbone: Any) -> ParameterCounts:
@@ -30,17 +41,17 @@ def parameter_counts(scheme: Scheme, backbone: Any) -> ParameterCounts:
 
     Args:
       scheme: the choices of the learning round.
-      backbone: frozen weights.
+      backbone: its weights.
 
     Returns:
       Their numbers.
     """
-    assert scheme.model.lora is not None
     features = jax.ShapeDtypeStruct((1, scheme.model.hidden_size), jnp.float32)
     return ParameterCounts(
-        adapters=adapter_count(backbone, scheme.model.lora),
+        adapters=adapter_count(backbone, scheme.model.lora) if scheme.model.lora else 0,
         head=count(jax.eval_shape(scheme.head.init, jax.random.key(0), features)),
         backbone=count(backbone),
+        trains_backbone=scheme.trains_all_weights,
     )
 
 
@@ -57,11 +68,12 @@ def trainable_line(scheme: Scheme, backbone: Any) -> str:
     Returns:
       The line.
     """
-    adapters, head, frozen = parameter_counts(scheme, backbone)
-    share = (adapters + head) / (adapters + head + frozen)
+    counts = parameter_counts(scheme, backbone)
+    if counts.trains_backbone:
+        return f"trained: all {counts.total:,} parameters, {counts.head:,} of them of each head"
     return (
-        f"trained: {adapters:,} of the adapters + {head:,} of each head = {adapters + head:,}, "
-        f"{share:.3%} of {adapters + head + frozen:,}"
+        f"trained: {counts.adapters:,} of the adapters + {counts.head:,} of each head = "
+        f"{counts.trained:,}, {counts.trained / counts.total:.3%} of {counts.total:,}"
     )
 
 

@@ -16,9 +16,10 @@ from jaxsplit.options import OptionError, number, whole
 from jaxsplit.wireless import fixed_snr
 from jaxsplit.wireless.fixed import FixedSnrParams
 
-SchemeName = Literal["fedft", "sft", "sft_uncompressed", "sl", "fl_lora"]
+SchemeName = Literal["fedft", "sft", "sft_uncompressed", "sl", "fl_lora", "fl_full"]
 CodecName = Literal["identity", "top_k", "quantization", "top_k_quantization", "compressed"]
 _WITH_CUT = ("sft", "sft_uncompressed", "sl")
+_WITHOUT_CUT = ("fl_lora", "fl_full")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class SchemeOptions(LearningOptions):
     """What is split where, what crosses the link and how long that takes."""
 
     scheme: SchemeName = "fedft"
-    """FedFT, SFT with or without compression, split learning in turn, or federated LoRA."""
+    """FedFT, SFT with or without compression, split learning, federated LoRA or all weights."""
     cut: Annotated[int | None, whole(0).or_none()] = None
     """Transformer blocks on the devices; 0 for fedft by default, to be given for sft and sl."""
     codec: (
@@ -68,10 +69,10 @@ class SchemeOptions(LearningOptions):
             raise OptionError("device_clock_ghz", self.device_clock_ghz, "0 < slowest <= fastest")
         if self.scheme in _WITH_CUT and self.cut is None:
             raise OptionError("cut", None, f"the blocks on the devices for --scheme {self.scheme}")
-        if self.scheme == "fl_lora":
+        if self.scheme in _WITHOUT_CUT:
             for name in ("cut", "codec"):
                 if getattr(self, name) is not None:
-                    text = "nothing: with --scheme fl_lora the whole model is on the devices"
+                    text = f"nothing: with --scheme {self.scheme} the whole model is on the devices"
                     raise OptionError(name, getattr(self, name), text)
         if self.scheme in ("sft_uncompressed", "sl") and self.codec not in (None, "identity"):
             raise OptionError("codec", self.codec, f"nothing, or --scheme sft, not {self.scheme}")
@@ -104,8 +105,10 @@ class SchemeOptions(LearningOptions):
         if self.scheme == "fedft":
             return dataclasses.replace(scheme, cut=self.cut or 0, codec=self._codec())
         scheme = dataclasses.replace(scheme, heads="shared")
-        if self.scheme == "fl_lora":
-            return dataclasses.replace(scheme, cut=None)
+        if self.scheme in _WITHOUT_CUT:
+            full = self.scheme == "fl_full"
+            model = scheme.model.clone(lora=None) if full else scheme.model
+            return dataclasses.replace(scheme, cut=None, model=model)
         order: Any = "sequential" if self.scheme == "sl" else "parallel"
         return dataclasses.replace(
             scheme, cut=self.cut, head_side="server", codec=self._codec(), order=order
