@@ -6,7 +6,8 @@ from jaxsplit.commands.fine_tune import FineTuneConfig
 from jaxsplit.commands.learning_options import POLICIES
 
 from . import claims, drawings
-from .figure import LearningFigure, Scale
+from .figure import LearningFigure
+from .scales import PolicyScale
 
 _DATA = ("sst2", "mrpc", "qnli")
 _LAPTOP = FineTuneConfig(
@@ -42,13 +43,13 @@ FIGURE = LearningFigure(
     name="fedft-fig3",
     title="FedFT Fig. 3: split federated LoRA of a text encoder on GLUE",
     scales={
-        "laptop": Scale(
+        "laptop": PolicyScale(
             config=_LAPTOP,
             data=_DATA,
             heads_only=True,
             overrides={"mrpc": {"max_length": 64}},  # pairs of sentences
         ),
-        "paper": Scale(config=_PAPER, data=_DATA, heads_only=True),
+        "paper": PolicyScale(config=_PAPER, data=_DATA, heads_only=True),
     },
     draw=drawings.learning_curves,
     claims=(

@@ -6,7 +6,8 @@ from jaxsplit.commands.fine_tune import FineTuneConfig
 from jaxsplit.commands.learning_options import POLICIES
 
 from . import claims, drawings
-from .figure import LearningFigure, Scale
+from .figure import LearningFigure
+from .scales import PolicyScale
 
 _DATA = ("cifar10",)
 LAPTOP = FineTuneConfig(
@@ -41,8 +42,8 @@ FIGURE = LearningFigure(
     name="fedft-fig4",
     title="FedFT Fig. 4: split federated LoRA of a vision transformer on CIFAR-10",
     scales={
-        "laptop": Scale(config=LAPTOP, data=_DATA, heads_only=True),
-        "paper": Scale(config=PAPER, data=_DATA, heads_only=True),
+        "laptop": PolicyScale(config=LAPTOP, data=_DATA, heads_only=True),
+        "paper": PolicyScale(config=PAPER, data=_DATA, heads_only=True),
     },
     draw=drawings.learning_curves,
     claims=(

@@ -3,7 +3,8 @@
 import dataclasses
 
 from . import claims, drawings, fedft_fig4
-from .figure import LearningFigure, Scale
+from .figure import LearningFigure
+from .scales import PolicyScale
 
 _DATA = ("cifar10",)
 _BUDGETS_NS = (5.0, 10.0, 25.0, 50.0, 90.0)
@@ -13,7 +14,7 @@ FIGURE = LearningFigure(
     name="fedft-fig5",
     title="FedFT Fig. 5: a vision transformer on CIFAR-10 over the delay budget",
     scales={
-        name: Scale(
+        name: PolicyScale(
             config=dataclasses.replace(config, evaluate_every=config.rounds),
             data=_DATA,
             budgets_ns=_BUDGETS_NS,

@@ -11,6 +11,7 @@ Lemma 3 (bisection steps times devices).
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -27,7 +28,7 @@ from jaxsplit.scheduling import lyapunov, solve_p1
 from jaxsplit.wireless import rayleigh
 
 from .claims import OURS, above, all_of, because, signed
-from .figure import Agrees, Claim, Finding, NetworkFigure, NetworkScale, Progress, Siblings
+from .figure import Agrees, Claim, Finding, NetworkFigure, Progress, Siblings
 
 BUDGETS_NS = (5, 10, 15, 25, 40, 60, 100, 200)
 TOTAL_HZ = 20e6
@@ -35,6 +36,22 @@ LN2 = np.log(2)
 WARM = 300  # rounds that fill the queue
 CALLS = 300  # of solve_p1, one by one
 BLUE, LIGHT_BLUE, ORANGE, GREEN = "#0072b2", "#56b4e9", "#d55e00", "#009e73"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerScale:
+    """How much is simulated and timed."""
+
+    default_seeds: int
+    """Runs of each case and budget unless told otherwise."""
+    rounds: int
+    """Rounds of a run, after those that warm up the queue."""
+    timed_seeds: int
+    """Runs of which every round is timed."""
+    repeats: int
+    """Times that a problem is solved; the least time counts."""
+    batch_calls: int
+    """Times that a batch of all problems is solved; likewise."""
 
 
 class Case(NamedTuple):
@@ -257,7 +274,7 @@ _VARIABLES = {
 }
 
 
-def run(scale: NetworkScale, seeds: int, progress: Progress) -> xr.Dataset:
+def run(scale: SchedulerScale, seeds: int, progress: Progress) -> xr.Dataset:
     """Simulate all cases, and time those of the paper.
 
     Args:
@@ -571,10 +588,10 @@ FIGURE = NetworkFigure(
     name="fedft-fig6",
     title="FedFT Fig. 6: running time of the scheduler over the delay budget",
     scales={
-        "laptop": NetworkScale(
+        "laptop": SchedulerScale(
             default_seeds=10, rounds=200, timed_seeds=1, repeats=1, batch_calls=3
         ),
-        "paper": NetworkScale(
+        "paper": SchedulerScale(
             default_seeds=20, rounds=200, timed_seeds=3, repeats=2, batch_calls=7
         ),
     },

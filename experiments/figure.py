@@ -1,16 +1,16 @@
 """What a figure of a paper is: its runs as data, its drawing, and the claims it is to bear out."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import matplotlib.figure
 import xarray as xr
 from rich.markup import escape
 from rich.table import Table
 
-from jaxsplit.commands.fine_tune import FineTuneConfig
+from .scales import Scale
 
 Agrees = Literal["yes", "no", "undecided"]
 #: Results of other figures, by name.
@@ -74,29 +74,11 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale:
-    """How large a learning figure is reproduced."""
-
-    config: FineTuneConfig
-    """Options of every run; its `data`, `seeds` and budget are set run by run."""
-    data: tuple[str, ...]
-    """Data sets."""
-    budgets_ns: tuple[float, ...] = (25.0,)
-    """Delay budgets τ̄, ns/bit."""
-    heads_only: bool = False
-    """Whether to add the schedule of `lyapunov_bound` with a frozen backbone."""
-    heads_only_learning_rate: float | None = None
-    """Learning rate of the heads where the backbone is frozen; that of the others by default."""
-    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Options that differ for a data set."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class LearningFigure:
-    """A figure of learning curves under several policies.
+    """A figure of learning runs.
 
-    Its result has dimensions data, delay_budget (s/bit), policy, seed, round, eval_round and
-    device, and the variables of `jaxsplit.results`.
+    Its result has the dimension data, those of its scale, then seed, round, eval_round and device,
+    and the variables of `jaxsplit.results`.
     """
 
     name: str
@@ -104,22 +86,21 @@ class LearningFigure:
     scales: Mapping[str, Scale]
     draw: Callable[[xr.Dataset], matplotlib.figure.Figure]
     claims: tuple[Claim, ...]
+    same_runs_as: str = ""
+    """The figure whose runs this one shows, if not its own."""
+
+    @property
+    def runs(self) -> str:
+        """Name of the runs."""
+        return self.same_runs_as or self.name
 
 
-@dataclass(frozen=True, kw_only=True)
-class NetworkScale:
-    """How large a figure of the network alone is reproduced."""
+class NetworkScale(Protocol):
+    """How large a figure of the network alone is reproduced; each such figure adds its own."""
 
-    default_seeds: int
-    """Runs of each setting unless told otherwise: they are cheap without learning."""
-    rounds: int
-    """Rounds of a run, after those that warm up the queue."""
-    timed_seeds: int
-    """Runs of which every round is timed."""
-    repeats: int
-    """Times that a problem is solved; the least time counts."""
-    batch_calls: int
-    """Times that a batch of all problems is solved; likewise."""
+    @property
+    def default_seeds(self) -> int:
+        """Runs of each setting unless told otherwise: they are cheap without learning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +110,15 @@ class NetworkFigure:
     name: str
     title: str
     scales: Mapping[str, NetworkScale]
-    run: Callable[[NetworkScale, int, Progress], xr.Dataset]
-    """Maps scale, number of seeds and progress to the result."""
+    run: Callable[[Any, int, Progress], xr.Dataset]
+    """Maps a scale of its own, number of seeds and progress to the result."""
     draw: Callable[[xr.Dataset], matplotlib.figure.Figure]
     claims: tuple[Claim, ...]
+
+    @property
+    def runs(self) -> str:
+        """Name of the runs."""
+        return self.name
 
 
 Figure = LearningFigure | NetworkFigure

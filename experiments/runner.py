@@ -3,21 +3,18 @@
 import dataclasses
 import functools
 import json
-import re
 import shutil
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import numpy as np
 import xarray as xr
 from rich.console import Console
 from rich.progress import Progress
 
 from jaxsplit.commands.comparison import CHECKPOINTS, comparison_samples
-from jaxsplit.commands.fine_tune import FineTuneConfig, Prepared, fine_tune, prepare
+from jaxsplit.commands.fine_tune import Prepared, fine_tune, prepare, prepare_again
 from jaxsplit.commands.progress import progress_bars, stages
 from jaxsplit.commands.report import parameter_counts
 from jaxsplit.commands.reproduce import ReproduceConfig, with_settings
@@ -32,24 +29,10 @@ from jaxsplit.setting import check_same_setting
 from jaxsplit.tracking import tracker_named
 
 from . import FIGURES
-from .figure import LearningFigure, NetworkFigure, Scale, judge, verdict_markdown, verdict_table
+from .figure import LearningFigure, NetworkFigure, judge, verdict_markdown, verdict_table
+from .scales import Part, Scale
 
 _SEEDS = 5  # of learning runs
-
-
-class _Part(NamedTuple):
-    """Policies that run with the same options."""
-
-    data: str
-    budget_ns: float
-    is_heads_only: bool
-    config: FineTuneConfig
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        kind = "heads_only" if self.is_heads_only else f"{self.budget_ns:g}ns"
-        return f"{re.sub(r'[^A-Za-z0-9._]+', '-', self.data).strip('-.')}-{kind}"
 
 
 def reproduce(config: ReproduceConfig, console: Console) -> None:
@@ -65,8 +48,9 @@ def reproduce(config: ReproduceConfig, console: Console) -> None:
     """
     config.check()
     figure = FIGURES[config.figure]
-    folder = config.folder
-    path = folder / f"{figure.name}.nc"
+    folder = config.out or Path("results") / figure.runs
+    config = dataclasses.replace(config, out=folder)
+    path = folder / f"{figure.runs}.nc"
     check_writable_folder("out", folder)
     if isinstance(figure, LearningFigure):
         result = _learned(config, figure, path, console)
@@ -81,11 +65,11 @@ def _tell(
     """Draw and judge."""
     siblings = {
         name: xr.load_dataset(there, engine="h5netcdf")
-        for name in FIGURES
-        if (there := path.parent.parent / name / f"{name}.nc").exists() and name != figure.name
+        for name in {other.runs for other in FIGURES.values()} - {figure.runs}
+        if (there := path.parent.parent / name / f"{name}.nc").exists()
     }
     verdicts = judge(figure, result, siblings)
-    picture, table = path.with_suffix(".png"), path.with_suffix(".md")
+    picture, table = (path.with_name(figure.name + kind) for kind in (".png", ".md"))
     save_figure(figure.draw(result), picture)
     setting = json.loads(result.attrs["setting"])
     told = ", ".join(f"{name} {value}" for name, value in setting.items() if name != "options")
@@ -128,68 +112,63 @@ def _learned(
         setting = _setting(config, scale, tuple(prepared))
         if (result := _found(path, setting)) is not None:
             return result
-        parts = list(_parts(scale, tuple(prepared), path.parent))
-        samples = _samples(parts, prepared, bars)
+        parts = {
+            part: prepare_again(part.config, prepared[part.data]) for part in scale.parts(prepared)
+        }
+        samples = _samples(parts, bars)
         tracker = tracker_named(scale.config.track, path.parent)
         log = path.with_suffix(".log")
         with watched(bars, log, setting, samples, tracker) as watch:
 
-            def observe(part: _Part, policy: str) -> Observer:
+            def observe(part: Part, policy: str) -> Observer:
                 return watch(f"{part.name}-{policy}")
 
             runs = {
                 part: fine_tune(
                     part.config,
-                    prepared[part.data],
+                    ready,
                     observe=functools.partial(observe, part),
                     resume_folder=path.parent / CHECKPOINTS / part.name,
                 )
-                for part in parts
+                for part, ready in parts.items()
             }
-    result = _assembled(runs).assign_attrs(
+    result = scale.assemble(runs).assign_attrs(
         title=figure.title,
         setting=json.dumps(setting),
         metric="accuracy",
-        **_counts(prepared),
+        **_counts(next(iter(parts.values()))),
     )
     save(result, path)
     shutil.rmtree(path.parent / CHECKPOINTS)
     return result
 
 
-def _samples(parts: list[_Part], prepared: dict[str, Prepared], bars: Progress) -> int:
+def _samples(parts: dict[Part, Prepared], bars: Progress) -> int:
     """What all parts will send through the backbone."""
-    told, policies = stages(bars), [len(part.config.policies) for part in parts]
-    total = 0
-    for k, part in enumerate(parts):
-        before = sum(policies[:k])
+    told, total = stages(bars), sum(len(part.config.policies) for part in parts)
+    samples = before = 0
+    for part, ready in parts.items():
 
         def tell(stage: str, done: int, _: int, before: int = before) -> None:
-            told(stage, before + done, sum(policies))
+            told(stage, before + done, total)
 
-        total += comparison_samples(part.config, prepared[part.data].task, tell)
-    return total
+        samples += comparison_samples(part.config, ready.task, tell)
+        before += len(part.config.policies)
+    return samples
 
 
 def _asked_for(config: ReproduceConfig, scale: Scale) -> Scale:
     """The scale with the user's seeds, data and options."""
     base = dataclasses.replace(
-        scale.config, seeds=config.seeds or _SEEDS, data_dir=config.data_dir, out=config.folder
+        scale.config,
+        seeds=config.seeds or _SEEDS,
+        data_dir=config.data_dir,
+        out=config.out or scale.config.out,
     )
     base = with_settings(base, config.settings)
     check_options(base)
     own = {setting.partition("=")[0].replace("-", "_") for setting in config.settings}
-    budgets = (
-        (base.delay_budget_ns_per_bit,) if "delay_budget_ns_per_bit" in own else scale.budgets_ns
-    )
-    data = (base.data,) if "data" in own else config.data or scale.data
-    overrides = {
-        name: {option: value for option, value in options.items() if option not in own}
-        for name, options in scale.overrides.items()
-    }
-    return dataclasses.replace(
-        scale, config=base, data=data, budgets_ns=budgets, overrides=overrides
-    )
+    return scale.with_options(base, own, config.data)
 
 
 def _prepare(config: ReproduceConfig, scale: Scale, bars: Progress) -> dict[str, Prepared]:
@@ -197,7 +176,7 @@ def _prepare(config: ReproduceConfig, scale: Scale, bars: Progress) -> dict[str,
     prepared: dict[str, Prepared] = {}
     for data in scale.data:
         try:
-            prepared[data] = prepare(_of_data(scale, data), stages(bars))
+            prepared[data] = prepare(scale.of_data(data), stages(bars))
         except OptionError as error:
             if config.data or not isinstance(error.__cause__, DataNotFoundError):
                 raise
@@ -205,37 +184,6 @@ def _prepare(config: ReproduceConfig, scale: Scale, bars: Progress) -> dict[str,
     if not prepared:
         raise OptionError("data", ", ".join(scale.data), "a data set that is there; see --data-dir")
     return prepared
-
-
-def _of_data(scale: Scale, data: str) -> FineTuneConfig:
-    return dataclasses.replace(scale.config, data=data, **scale.overrides.get(data, {}))
-
-
-def _parts(scale: Scale, data_sets: tuple[str, ...], folder: Path) -> Iterator[_Part]:
-    """All that is to be run; All-in does not depend on the budget and runs once."""
-    for data in data_sets:
-        of_data = _of_data(scale, data)
-        constrained = tuple(name for name in of_data.policies if name != "all_in")
-        for k, budget_ns in enumerate(scale.budgets_ns):
-            policies = of_data.policies if k == 0 else constrained
-            if policies:
-                part = dataclasses.replace(
-                    of_data, policies=policies, delay_budget_ns_per_bit=budget_ns
-                )
-                yield _placed(_Part(data, budget_ns, False, part), folder)
-        if scale.heads_only:
-            part = dataclasses.replace(
-                of_data,
-                policies=("lyapunov_bound",),
-                delay_budget_ns_per_bit=scale.budgets_ns[0],
-                adapter_learning_rate=0.0,
-                head_learning_rate=scale.heads_only_learning_rate or of_data.head_learning_rate,
-            )
-            yield _placed(_Part(data, scale.budgets_ns[0], True, part), folder)
-
-
-def _placed(part: _Part, folder: Path) -> _Part:
-    return part._replace(config=dataclasses.replace(part.config, out=folder / part.name))
 
 
 def _setting(config: ReproduceConfig, scale: Scale, data: tuple[str, ...]) -> dict[str, Any]:
@@ -246,7 +194,7 @@ def _setting(config: ReproduceConfig, scale: Scale, data: tuple[str, ...]) -> di
     return {
         "scale": config.scale,
         "data": list(data),
-        "budgets_ns": list(scale.budgets_ns),
+        **scale.description(),
         "jaxsplit": version("jaxsplit"),
         "jax": jax.__version__,
         "device_kind": jax.devices()[0].device_kind,
@@ -254,54 +202,10 @@ def _setting(config: ReproduceConfig, scale: Scale, data: tuple[str, ...]) -> di
     }
 
 
-def _assembled(runs: dict[_Part, xr.Dataset]) -> xr.Dataset:
-    """One data set with dimensions data, delay_budget, policy and those of a run."""
-    data_sets = list(dict.fromkeys(part.data for part in runs))
-    return xr.concat(
-        [_of_all_budgets(data, runs) for data in data_sets],
-        dim=xr.Variable("data", data_sets),
-        data_vars="all",
-        combine_attrs="drop_conflicts",
-    )
-
-
-def _of_all_budgets(data: str, runs: dict[_Part, xr.Dataset]) -> xr.Dataset:
-    of_data = {part: _without_payload(result) for part, result in runs.items() if part.data == data}
-    heads_only = [
-        result.assign_coords(policy=["heads_only"])
-        for part, result in of_data.items()
-        if part.is_heads_only
-    ]
-    budgets = {p.budget_ns: result for p, result in of_data.items() if not p.is_heads_only}
-    first = next(iter(budgets.values()))
-    everywhere = [first.sel(policy=["all_in"])] if "all_in" in first.policy else []
-    rows = [
-        xr.concat([*(everywhere if k else []), result, *heads_only], "policy", data_vars="all")
-        for k, result in enumerate(budgets.values())
-    ]
-    budget = xr.Variable("delay_budget", 1e-9 * np.array(list(budgets)), {"units": "s/bit"})
-    return xr.concat(rows, budget, data_vars="all", combine_attrs="drop_conflicts")
-
-
-def _without_payload(result: xr.Dataset) -> xr.Dataset:
-    """The payload, which differs between data sets, as variables instead of attributes."""
-    result = result.assign(
-        {
-            name: ((), result.attrs[name], {"units": "bit", "long_name": f"{way} per round"})
-            for name, way in (("up_bits", "uplink payload"), ("down_bits", "downlink payload"))
-        }
-    )
-    return result.drop_attrs(deep=False)
-
-
-def _counts(prepared: dict[str, Prepared]) -> dict[str, int]:
+def _counts(ready: Prepared) -> dict[str, int]:
     """Parameters that a device trains, and all."""
-    first = next(iter(prepared.values()))
-    counts = parameter_counts(first.scheme, first.checkpoint.params)
-    return {
-        "trainable_parameters": counts.adapters + counts.head,
-        "total_parameters": counts.adapters + counts.head + counts.backbone,
-    }
+    counts = parameter_counts(ready.scheme, ready.checkpoint.params)
+    return {"trainable_parameters": counts.trained, "total_parameters": counts.total}
 
 
 # -- figures of the network alone ------------------------------------------------------------------

@@ -88,10 +88,10 @@ class FineTuneConfig(SchemeOptions):
     """Layers with adapters; for fedft query, key, value and pooler, else all of the blocks'."""
     lora_dropout: Annotated[float, number(at_least=0, at_most=0.99)] = 0.0
     """Share of the adapters' inputs that is set to zero in training."""
-    adapter_learning_rate: Annotated[float, number(above=0)] = 2e-3
-    """Learning rate of the global adapters."""
+    adapter_learning_rate: Annotated[float, number(at_least=0)] = 2e-3
+    """Learning rate of the adapters, or of all weights; 0 freezes them and trains heads alone."""
     head_learning_rate: Annotated[float, number(above=0)] = 1e-2
-    """Learning rate of the personal heads."""
+    """Learning rate of the heads."""
     adapters: Literal["global", "per_device"] = "global"
     """One set for all (FedFT), or a copy per device in each round, averaged after it (SFT)."""
     heads: Literal["personal", "shared"] = "personal"
@@ -217,10 +217,33 @@ def prepare(config: FineTuneConfig, progress: Progress | None = None) -> Prepare
         raise OptionError(
             "data", config.data, f"{kinds[0]}, which {config.model} reads; these are {kinds[1]}"
         )
+    return _assembled(config, checkpoint, dataset)
+
+
+def prepare_again(config: FineTuneConfig, prepared: Prepared) -> Prepared:
+    """The same checkpoint and data under another scheme, partition or network.
+
+    Args:
+      config: the options; those of checkpoint and data are not read again.
+      prepared: from `prepare`.
+
+    Returns:
+      What a run needs.
+
+    Raises:
+      OptionError: an option that is wrong, or wrong for this checkpoint or data set.
+    """
+    config.check()
+    return _assembled(config, prepared.checkpoint, prepared.dataset)
+
+
+def _assembled(config: FineTuneConfig, checkpoint: Checkpoint, dataset: Dataset) -> Prepared:
+    """Make the scheme and check that all goes together."""
     samples = len(dataset.train_labels)
     if config.devices > samples:
         raise OptionError("devices", config.devices, f"1 to {samples}, the training samples")
     config.check_scheme(checkpoint.model.num_hidden_layers)
+    sees_images = isinstance(checkpoint.model, ViT)
     common = fedft(
         checkpoint.model,
         dataset.num_outputs,

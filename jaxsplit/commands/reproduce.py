@@ -37,7 +37,8 @@ class ReproduceConfig:
     data_dir: Path | None = None
     """Folder of your data sets; $JAXSPLIT_DATA by default."""
     out: Path | None = None
-    """Folder for result, figure, verdicts, log and weights; results/FIGURE by default."""
+    """Folder for result, figure, verdicts, log and weights; results/FIGURE by default, of figures
+    that show the same runs the first's."""
     settings: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = ()
     """Options of `jaxsplit run` unlike the figure's, such as rounds=50 partition=dirichlet:0.5."""
 
@@ -51,11 +52,6 @@ class ReproduceConfig:
         names = tuple(load_experiments().FIGURES)
         if self.figure not in names:
             raise OptionError("figure", self.figure, f"one of {', '.join(names)}")
-
-    @property
-    def folder(self) -> Path:
-        """Where everything goes."""
-        return self.out or Path("results") / self.figure
 
 
 def load_experiments() -> ModuleType:

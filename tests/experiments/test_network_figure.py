@@ -3,8 +3,8 @@ import functools
 import numpy as np
 import pytest
 from jaxsplit_experiments import FIGURES, fedft_fig6
-from jaxsplit_experiments.fedft_fig6 import Case
-from jaxsplit_experiments.figure import NetworkScale, judge
+from jaxsplit_experiments.fedft_fig6 import Case, SchedulerScale
+from jaxsplit_experiments.figure import judge
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def small_network():
 
         patch.setattr(fedft_fig6, "simulate", simulate_cheaply)
         reports = []
-        scale = NetworkScale(default_seeds=2, rounds=6, timed_seeds=1, repeats=1, batch_calls=1)
+        scale = SchedulerScale(default_seeds=2, rounds=6, timed_seeds=1, repeats=1, batch_calls=1)
         result = fedft_fig6.run(scale, scale.default_seeds, lambda *report: reports.append(report))
         yield result, reports
 
