@@ -111,7 +111,7 @@ class NetworkFigure:
     title: str
     scales: Mapping[str, NetworkScale]
     run: Callable[[Any, int, Progress], xr.Dataset]
-    """Maps a scale of its own, number of seeds and progress to the result."""
+    """Maps a scale (of the figure's own kind), number of seeds and `Progress` to the result."""
     draw: Callable[[xr.Dataset], matplotlib.figure.Figure]
     claims: tuple[Claim, ...]
 

@@ -180,6 +180,8 @@ class VariantScale(Scale):
     def with_options(self, config: FineTuneConfig, own: set[str], data: tuple[str, ...]) -> Self:
         """See `Scale`; an option that the variants differ in selects among them."""
         scale = super().with_options(config, own, data)
+        if len(config.policies) != 1:
+            raise OptionError("set", f"policies={','.join(config.policies)}", "one policy")
         variants = self.variants
         for name in own & set(variants[0].labels):
             wanted = getattr(config, name)

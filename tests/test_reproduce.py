@@ -116,13 +116,33 @@ def test_finished_runs_are_drawn_and_judged_anew_without_running(results, monkey
     assert (out / "fedft-fig3.nc").read_bytes() == before
 
 
+def test_variants_of_a_run_and_two_figures_of_the_same_runs(tmp_path, capsys):
+    model, data = tiny_folder() / "vit", tiny_folder() / "pictures"
+    options = [
+        "--seeds", 1, "--data", data, "--out", tmp_path, "--set", f"model={model}", "cut=1",
+        "codec_ratio=0.2", "rounds=2", "evaluate_every=2", "devices=4", "local_steps=2",
+        "max_test=None", "batch_size=4",
+    ]  # fmt: skip
+    command("reproduce", "sft-fig7", *options)
+    result = xr.load_dataset(tmp_path / "sft-fig7.nc").isel(data=0)
+    assert result.codec_levels.values.tolist() == [1, 3, 7, 31]
+    assert (result.codec_ratio == 0.2).all()
+    sent = result.sent_up_bits.sum(("round", "device")).isel(seed=0)
+    assert (np.diff(sent) > 0).all()  # more levels, more bits
+    before = (tmp_path / "sft-fig7.nc").read_bytes()
+    command("reproduce", "sft-fig3", *options)
+    assert (tmp_path / "sft-fig7.nc").read_bytes() == before
+    assert "too few for 10 terms" in (tmp_path / "sft-fig3.md").read_text()
+    for name in ("sft-fig3.png", "sft-fig7.png"):
+        assert matplotlib.image.imread(tmp_path / name).std() > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (
-            ["fedft-fig9"],
-            ["error: figure fedft-fig9", "fedft-fig3, fedft-fig4, fedft-fig5, fedft-fig6"],
-        ),
+        (["fedft-fig9"], ["error: figure fedft-fig9", "fedft-fig3", "fedft-fig6", "sft-table3"]),
+        (["sft-fig7", "--set", "codec_levels=5"], ["--set codec_levels=5", "one of 255, 1, 3, 7"]),
+        (["sft-fig5", "--set", "policies=greedy,aaba"], ["--set policies=greedy,aaba", "one pol"]),
         (["fedft-fig3", "--scale", "huge"], ["--scale", "laptop", "paper"]),
         (["fedft-fig3", "--seeds", "0"], ["--seeds 0", "1 or more"]),
         (["fedft-fig3", "--set", "round=5"], ["--set round=5", "rounds"]),

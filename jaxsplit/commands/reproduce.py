@@ -27,7 +27,7 @@ class ReproduceConfig:
     """
 
     figure: tyro.conf.Positional[str]
-    """Which: fedft-fig3, fedft-fig4, fedft-fig5 or fedft-fig6."""
+    """Which: fedft-fig3 to 6, sft-fig3, sft-fig5 to 10 or sft-table3."""
     scale: Literal["laptop", "paper"] = "laptop"
     """Small models and few rounds for two processor cores, or those of the paper."""
     seeds: Annotated[int | None, whole(1).or_none()] = None

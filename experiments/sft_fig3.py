@@ -1,0 +1,123 @@
+"""SFT Fig. 3: a third-order surface fitted to the accuracies of Fig. 7."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from jaxsplit.planning import AccuracySurface, accuracy_at, fit_accuracy
+
+from .claims import Agrees
+from .figure import Claim, Finding, LearningFigure
+from .measures import final
+from .sft_fig7 import FIGURE as FIG7
+from .sft_fig7 import SCALES
+from .sft_learning import per_data
+
+#: Greatest mean squared error of the fit that the paper reports, accuracy in parts of 1.
+PRINTED_ERROR = 0.0026
+
+
+def measured(of: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ratios, levels and mean accuracies of the compressed runs, [M] each."""
+    coded = of.isel(variant=of.codec.values == "compressed")
+    accuracy = final(coded).mean("seed")
+    return coded.codec_ratio.values, coded.codec_levels.values, accuracy.values
+
+
+def surface_of(of: xr.Dataset) -> AccuracySurface | None:
+    """The surface fitted to the means over seeds; None where there are too few points."""
+    try:
+        return fit_accuracy(*measured(of))
+    except ValueError:
+        return None
+
+
+def _fits(of: xr.Dataset) -> Iterator[Finding]:
+    surface = surface_of(of)
+    ratio, levels, accuracy = measured(of)
+    if surface is None:
+        yield Finding("not fitted", "undecided", f"{len(ratio)} points are too few for 10 terms")
+        return
+    error, unseen = float(surface.mean_squared_error), float(surface.leave_one_out_error)
+    agrees: Agrees = "yes" if error < PRINTED_ERROR else "no"
+    worst = int(np.argmax(np.abs(np.asarray(accuracy_at(surface, ratio, levels)) - accuracy)))
+    yield Finding(
+        measured=f"mean squared error {error:.2e} of accuracies in parts of 1, "
+        f"{np.sqrt(error) * 100:.2f} points root mean square",
+        agrees=agrees,
+        reason=f"at a point that the fit has not seen {unseen:.2e} "
+        f"({np.sqrt(unseen) * 100:.2f} points); the worst of {len(ratio)} points is off by "
+        f"{100 * float(surface.greatest_residual):.1f} points, at ρ = {ratio[worst]:g} and "
+        f"E = {levels[worst]}; the accuracies have a variance of {np.var(accuracy):.2e}",
+    )
+
+
+def draw(result: xr.Dataset) -> Figure:
+    """The surface as colours with the measured points on it, and the residuals.
+
+    Args:
+      result: of the figure.
+
+    Returns:
+      A row of two panels per data set.
+    """
+    rows = result.sizes["data"]
+    figure = Figure(figsize=(11, 0.6 + 4.0 * rows), layout="constrained")
+    axes = figure.subplots(rows, 2, squeeze=False)
+    for row in range(rows):
+        _row(figure, axes[row], result.isel(data=row))
+    seeds = result.sizes["seed"]
+    figure.suptitle(f"{result.attrs['title']}\nmeans of {seeds} seeds", fontsize="medium")
+    return figure
+
+
+def _row(figure: Figure, panels: np.ndarray, of: xr.Dataset) -> None:
+    colours, fit = panels
+    ratio, levels, accuracy = measured(of)
+    bits = np.log2(levels + 1)
+    surface = surface_of(of)
+    low, high = 100 * accuracy.min(), 100 * accuracy.max()
+    if surface is not None:
+        x, y = np.linspace(ratio.min(), ratio.max(), 100), np.linspace(bits.min(), bits.max(), 100)
+        grid = 100 * np.asarray(accuracy_at(surface, *np.meshgrid(x, 2**y - 1)))
+        low, high = min(low, grid.min()), max(high, grid.max())
+        contours = colours.contourf(x, y, grid, np.linspace(low, high, 21), cmap="viridis")
+        figure.colorbar(contours, ax=colours, label="test accuracy, %", format="%.0f")
+        fitted = 100 * np.asarray(accuracy_at(surface, ratio, levels))
+        fit.plot([low, high], [low, high], color="grey", linewidth=1)
+        fit.plot(100 * accuracy, fitted, "o", color="#0072b2")
+    colours.scatter(
+        ratio, bits, c=100 * accuracy, vmin=low, vmax=high, cmap="viridis", edgecolor="white"
+    )
+    for at, number, value in zip(ratio, bits, accuracy, strict=True):
+        colours.annotate(
+            f"{100 * value:.0f}",
+            (at, number),
+            (5, 4),
+            textcoords="offset points",
+            fontsize="small",
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+        )
+    colours.set(xlabel="part of the entries kept, ρ", ylabel="bits, log2(E + 1)")
+    colours.set_title(of["data"].item(), fontsize="medium")
+    fit.set(xlabel="measured accuracy, %", ylabel="fitted accuracy, %")
+    fit.grid(alpha=0.25)
+
+
+FIGURE = LearningFigure(
+    name="sft-fig3",
+    title="SFT Fig. 3: accuracy over the compression, and the third-order surface through it",
+    scales=SCALES,
+    draw=draw,
+    claims=(
+        Claim(
+            "SFT Fig. 3",
+            "a third-order polynomial fits the accuracy with a mean squared error below 0.26 %",
+            per_data(_fits),
+        ),
+    ),
+    same_runs_as=FIG7.name,
+)
