@@ -160,7 +160,7 @@ def _round_times(
         activation_bits=(sent.activation_bits + sent.feature_bits) / steps,
         gradient_bits=(sent.gradient_bits + sent.feature_bits) / steps,
         distribution_bits=sent.weight_bits + once_bits,
-        adapter_bits=sent.weight_bits,
+        adapter_bits=sent.upload_bits,
         device_forward_flop=work.device_forward_flop,
         device_backward_flop=work.device_backward_flop,
         server_flop=work.server_flop,

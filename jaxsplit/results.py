@@ -137,6 +137,13 @@ def describe_run(
     }
     phases = {}
     if times.phases is not None:
+        busy_s = np.sum(times.phases, axis=0)  # of each device, [T, N]
+        nobody = ~np.asarray(schedule.mask).any(axis=-1)
+        variables["straggler"] = xr.Variable(
+            "round",
+            np.where(nobody, -1, np.argmax(busy_s, axis=-1)),
+            {"long_name": "device that takes the longest; -1 where none takes part"},
+        )
         variables["phase_s"] = xr.Variable(
             ("phase", "round", "device"),
             np.stack(times.phases),

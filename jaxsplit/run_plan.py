@@ -125,7 +125,7 @@ def sent_bits(each: Payload, rounds: RoundInfo, masks: np.ndarray) -> Payload:
     """What a seed's devices really exchanged, exact.
 
     Args:
-      each: of one device and round, beside what a codec counted.
+      each: of one device and round, beside what the codecs counted.
       rounds: what training showed, fields [T, ...].
       masks: scheduled sets, bool [T, N].
 
@@ -137,6 +137,7 @@ def sent_bits(each: Payload, rounds: RoundInfo, masks: np.ndarray) -> Payload:
     return sent._replace(
         activation_bits=sent.activation_bits + wide_value(coded.up),
         gradient_bits=sent.gradient_bits + wide_value(coded.down),
+        upload_bits=sent.upload_bits + wide_value(rounds.upload_bits),
     )
 
 

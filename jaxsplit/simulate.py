@@ -82,7 +82,8 @@ def run(
       are in its attributes.
 
     Raises:
-      ValueError: no seeds, fewer than one round, more devices than samples.
+      ValueError: no seeds, fewer than one round, more devices than samples, an upload that no
+        codec takes.
       OptionError: the round does not fit into the memory.
       NonFiniteError: the training diverged, or a delay is not finite.
     """

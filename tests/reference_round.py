@@ -25,6 +25,8 @@ class ReferenceRound(NamedTuple):
     adapter_optimizer: Any
     head_optimizers: Any  # personal: a list over devices
     coded_bits: np.ndarray  # [N, 2] int64, up and down
+    upload_bits: np.ndarray  # [N] int64
+    residuals: Any  # float32 [N, P]; () without error feedback
 
 
 def cross_entropy(logits: jax.Array, label: int) -> jax.Array:
@@ -141,6 +143,39 @@ def coded_loss_and_gradients(
     return (loss, (gradient, of_head)), (up, down)
 
 
+def sent_once(adapters: Any, head: Any, scheme: Scheme) -> list[Any]:
+    """What a device uploads at the end of a round: its blocks' adapters, a shared head on it."""
+    if scheme.cut is not None:
+        blocks = [f"blocks_{i}" for i in range(scheme.cut)]
+        adapters = {name: adapters[name] for name in blocks if name in adapters}
+    has_head = scheme.heads == "shared" and scheme.head_side == "device"
+    return [adapters, head if has_head else {}]
+
+
+def over_the_upload(
+    key: jax.Array,
+    before: tuple[Any, Any],
+    after: tuple[Any, Any],
+    residual: np.ndarray,
+    scheme: Scheme,
+    params: LearningParams,
+) -> tuple[tuple[Any, Any], np.ndarray, int]:
+    """A device's copy as the server gets it: c = C(Δ + e), e ← Δ + e − c; and the bits."""
+    codec = scheme.upload_codec
+    old, shape = jax.tree.flatten(sent_once(*before, scheme))
+    new = jax.tree.leaves(sent_once(*after, scheme))
+    change = np.concatenate([np.ravel(b - a) for a, b in zip(old, new, strict=True)])
+    wanted = change + residual
+    numbers = codec.params if params.upload_codec is None else params.upload_codec
+    row, bits = codec.transmit(key, jax.numpy.asarray(wanted)[None], numbers)
+    arrived = np.asarray(row[0])
+    pieces = np.split(arrived, np.cumsum([leaf.size for leaf in old])[:-1])
+    summed = [a + piece.reshape(a.shape) for a, piece in zip(old, pieces, strict=True)]
+    adapters, head = jax.tree.unflatten(shape, summed)
+    copy = ({**after[0], **adapters}, head or after[1])
+    return copy, wanted - arrived, int(bits[0])
+
+
 class PlainSgd:
     """θ − η g, by hand."""
 
@@ -224,6 +259,9 @@ def reference_round(
         ]
     losses = np.full(num_devices, np.nan, np.float32)
     coded_bits = np.zeros((num_devices, 2), np.int64)
+    upload_bits, residuals = np.zeros(num_devices, np.int64), state.residuals
+    if scheme.error_feedback:
+        residuals = np.array(residuals)
 
     if scheme.model.lora is not None and not scheme.model.lora.per_device:
         # FedFT (2)–(4): everyone at the same ΔW, then one step on the mean gradient.
@@ -257,6 +295,14 @@ def reference_round(
                 head, head_state = head_optimizer.step(head, head_state, of_head)
                 losses_n.append(float(loss))
             losses[n] = np.mean(losses_n)
+            if scheme.upload_codec is not None:
+                key_upload = jax.random.fold_in(jax.random.fold_in(key, n), 5)
+                owed = residuals[n] if scheme.error_feedback else np.float32(0)
+                (copy, head), owed, upload_bits[n] = over_the_upload(
+                    key_upload, common, (copy, head), owed, scheme, params
+                )
+                if scheme.error_feedback:
+                    residuals[n] = owed
             share = np.float32(int(world.sizes[n]) / samples)
             total = jax.tree.map(lambda a, b, s=share: a + s * b, total, (copy, head))
             if in_turn:
@@ -274,4 +320,6 @@ def reference_round(
         adapter_state,
         head_states,
         coded_bits,
+        upload_bits,
+        residuals,
     )

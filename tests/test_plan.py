@@ -36,9 +36,9 @@ def test_measures_once_and_plans(model, tmp_path, capsys, monkeypatch):
 
     # Another limit is planned anew without any training; an impossible one says what fails.
     monkeypatch.setattr(plan_command, "run", None)
-    command(*options(model, tmp_path, "--accuracy-min", 0, "--memory-limit-gib", 1e-6))
+    command(*options(model, tmp_path, "--accuracy-min", 1))
     assert not json.loads((tmp_path / "plan.json").read_text())["plan"]["feasible"]
-    assert "memory" in capsys.readouterr().out
+    assert "accuracy: cannot be met" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,11 @@ def test_measures_once_and_plans(model, tmp_path, capsys, monkeypatch):
         (["--accuracy-min", 0.5, "--policies", "nobody"], ["--policies nobody", "all_in"]),
         (["--accuracy-min", 0.5, "--scheme", "sl"], ["--scheme sl", "sft"]),
         (["--accuracy-min", 0.5, "--cut", 9], ["--cut 9", "0 to 3"]),
+        (["--accuracy-min", 0.5, "--upload-codec", "top_k"], ["--upload-codec", "as it is"]),
+        (
+            ["--accuracy-min", 0.5, "--device-memory-mib", 9, 0.001, 9],
+            ["--device-memory-mib 0.0", "--cut 1 (short of it: device 1)", "no cut fits"],
+        ),
         ([], ["accuracy-min"]),
     ],
 )

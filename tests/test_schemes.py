@@ -10,7 +10,7 @@ SCHEMES = {
     "sft": ["--cut", 1, "--local-steps", 2],
     "sft_uncompressed": ["--cut", 1],
     "sl": ["--cut", 0],
-    "fl_lora": [],
+    "fl_lora": ["--upload-codec", "compressed", "--upload-ratio", 0.05, "--error-feedback"],
     "fl_full": [],
     "fedft": ["--cut", 1, "--codec", "top_k_quantization", "--masked-gradient"],
 }
@@ -38,7 +38,25 @@ def test_a_scheme_runs_and_describes_itself(scheme, tmp_path):
         assert matplotlib.image.imread(tmp_path / "gantt.png").std() > 0
     assert np.isfinite(result.loss).all()
     compared = "compared with real streams" in (tmp_path / "run.log").read_text()
-    assert compared == (scheme == "sft")
+    assert compared == (scheme in ("sft", "fl_lora"))  # their codecs have streams of their own
+    assert (result.sent_up_bits.sum() < 0.1 * result.sent_down_bits.sum()) == (scheme == "fl_lora")
+
+
+def test_the_straggler_is_the_slow_device_far_away(tmp_path, capsys):
+    devices = int(SHORT[SHORT.index("--devices") + 1])
+    assert devices != 2
+    clocks_ghz, snr_db = np.full(devices, 1.0), np.full(devices, 20.0)
+    clocks_ghz[1], snr_db[1] = 1e-3, 0.0
+    options = ["--channel", "fixed_snr", "--policies", "all_in", "--out", tmp_path]
+    command(
+        *pictures("--scheme", "sft", "--cut", 1, *options, "--allocation", "equal"),
+        *["--device-clock-ghz", *clocks_ghz, "--snr-db", *snr_db, "--device-memory-mib", 50],
+    )
+    result = xr.load_dataset(tmp_path / "run.nc").isel(policy=0, seed=0)
+    assert (result.straggler == 1).all()
+    busy_s = result.phase_s.sum("phase")
+    assert (busy_s.isel(device=1) > 1.5 * busy_s.isel(device=0)).all()
+    assert "1 (100)" in capsys.readouterr().out
 
 
 def test_a_run_of_all_weights_has_no_adapter_to_export(tmp_path, capsys):
@@ -65,7 +83,25 @@ def test_a_run_of_all_weights_has_no_adapter_to_export(tmp_path, capsys):
         (["--codec", "compressed", "--codec-ratio", 0], ["--codec-ratio 0", "above 0"]),
         (["--masked-gradient"], ["--masked-gradient", "drops entries"]),
         (["--codec-levels", 256], ["--codec-levels 256", "1 to 255"]),
-        (["--device-clock-ghz", 2, 1], ["--device-clock-ghz", "slowest <= fastest"]),
+        (["--upload-levels", 256], ["--upload-levels 256", "1 to 255"]),
+        (["--upload-ratio", 0], ["--upload-ratio 0", "above 0"]),
+        (["--error-feedback"], ["--error-feedback", "--upload-codec"]),
+        (["--upload-codec", "top_k"], ["--upload-codec top_k", "--adapters per_device"]),
+        (["--scheme", "sl", "--cut", 1, "--upload-codec", "top_k"], ["--upload-codec", "handed"]),
+        (
+            ["--adapters", "per_device", "--upload-codec", "top_k"],
+            ["--upload-codec top_k", "--cut of 1", "no adapters to upload"],
+        ),
+        (["--device-clock-ghz", 0, 1], ["--device-clock-ghz 0.0 1.0", "above 0"]),
+        (["--snr-db", *range(3)], ["--snr-db 0.0 1.0 2.0", "1 value for all", "one per device"]),
+        (
+            ["--scheme", "sft", "--cut", 1, "--device-memory-mib", 0.001],
+            ["--device-memory-mib 0.0", "device 0, 1", "no cut fits, not even --cut 0"],
+        ),
+        (
+            ["--scheme", "fl_lora", "--device-memory-mib", 100, 0.001],
+            ["--device-memory-mib 0.0", "the whole model (short of it: device 3)", "no cut fits"],
+        ),
         (["--policies", "greedy", "--policies=aaba"], ["--policies is given 2 times"]),
     ],
 )

@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 
 from jaxsplit.artefacts import RunCard, save_card, weights_path
 from jaxsplit.commands.comparison import Observe, Task, compare_policies
+from jaxsplit.commands.device_limits import check_device_memory, per_device, shapes_only
 from jaxsplit.commands.learning_options import POLICIES, clipped_sgd
 from jaxsplit.commands.scheme_options import SchemeOptions
 from jaxsplit.data import (
@@ -260,6 +261,10 @@ def _assembled(config: FineTuneConfig, checkpoint: Checkpoint, dataset: Dataset)
     )
     scheme = config.in_scheme(common)
     _check_inputs(config, checkpoint, dataset, scheme)
+    if config.device_memory_mib is not None:
+        limits_mib = per_device("device_memory_mib", config.device_memory_mib, config.devices)
+        world = shapes_only(checkpoint.params, dataset.train_inputs)
+        check_device_memory(limits_mib, scheme, config.optimizer, world)
     partitioner = config.partitioner()
     try:
         partitioner(0, dataset.train_labels, config.devices)

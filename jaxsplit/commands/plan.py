@@ -5,18 +5,19 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsplit.commands.device_limits import device_bytes, per_device, shapes_only
 from jaxsplit.commands.fine_tune import FineTuneConfig, Prepared
 from jaxsplit.commands.learning_options import POLICIES
 from jaxsplit.commands.scheme_options import SchemeName
 from jaxsplit.compression import CodecParams
-from jaxsplit.costs import Optimizer, RadioLink, RoundLoad, device_memory, min_max_terms
-from jaxsplit.federated import TrainedHalves, World, encoder_shape, init_learning, payload, work
+from jaxsplit.costs import RadioLink, RoundLoad, min_max_terms
+from jaxsplit.federated import TrainedHalves, World, init_learning, payload, work
 from jaxsplit.files import atomic_path
 from jaxsplit.options import OptionError, check_options, number, some_of, whole
 from jaxsplit.plan_figure import plan_figure
@@ -34,8 +35,8 @@ from jaxsplit.plots import save_figure
 from jaxsplit.setting import check_same_setting
 from jaxsplit.simulate import run
 
-_GIB = 2.0**30
-_STATES: dict[str, Optimizer] = {"sgd": "sgd", "momentum": "sgd", "adam": "adam", "adamw": "adam"}
+_MIB = 2.0**20
+_UNLIMITED_MIB = 2.0**30
 #: Told the stage, what is done and what there is to do.
 Progress = Callable[[str, int, int], None]
 
@@ -62,8 +63,6 @@ class PlanConfig(FineTuneConfig):
     """Ratios rho at which accuracy is measured, four or more."""
     levels_grid: tuple[int, ...] = (1, 3, 7, 31)
     """Levels E at which accuracy is measured, four or more."""
-    memory_limit_gib: Annotated[float, number(above=0)] = 1024.0
-    """Memory of a device, GiB."""
     cap_mhz: Annotated[float, number(above=0)] = 1e6
     """Most bandwidth of a device, MHz."""
     bandwidth: Literal["min_max", "equal"] = "min_max"
@@ -74,6 +73,9 @@ class PlanConfig(FineTuneConfig):
         check_options(self)
         if self.scheme != "sft":
             raise OptionError("scheme", self.scheme, "sft; the others leave nothing to plan")
+        if self.upload_codec is not None:
+            text = "nothing; a plan counts the adapters' upload as it is"
+            raise OptionError("upload_codec", self.upload_codec, text)
         for name, low, high in (("ratio_grid", 0, 1), ("levels_grid", 1, 255)):
             grid = getattr(self, name)
             inside = all(low <= value <= high for value in grid) and min(grid, default=0) > 0
@@ -175,7 +177,7 @@ def _measured_accuracy(config: PlanConfig, prepared: Prepared, progress: Progres
 def _decides(config: PlanConfig) -> dict[str, Any]:
     """The options that an accuracy depends on."""
     free = (
-        "out", "accuracy_min", "ratio_grid", "levels_grid", "memory_limit_gib", "cap_mhz",
+        "out", "accuracy_min", "ratio_grid", "levels_grid", "device_memory_mib", "cap_mhz",
         "bandwidth", "codec_ratio", "codec_levels", "track", "checkpoint_every_s",
     )  # fmt: skip
     options = {name: v for name, v in dataclasses.asdict(config).items() if name not in free}
@@ -202,11 +204,11 @@ def _accuracy_at(config: PlanConfig, prepared: Prepared, ratio: float, levels: i
 def _problem(config: PlanConfig, prepared: Prepared, accuracy: np.ndarray) -> PlanProblem:
     """Delays, works and memory of every cut, from the model's own shapes."""
     scheme, dataset = prepared.scheme, prepared.dataset
-    inputs, nobody = cast(Any, dataset.train_inputs), cast(Any, None)  # shapes suffice
-    world = World(prepared.checkpoint.params, inputs, nobody, nobody, nobody, nobody, nobody)
+    world = shapes_only(prepared.checkpoint.params, dataset.train_inputs)
     cuts = np.arange(1, scheme.model.num_hidden_layers)
     _, clock_params = config.round_clock()
-    spectral = float(np.log2(1 + 10 ** (config.snr_db / 10)))
+    snr_db = per_device("snr_db", config.snr_db, config.devices)
+    spectral = np.log2(1 + 10 ** (snr_db / 10))
     link = RadioLink(config.bandwidth_hz, spectral, spectral)
     fixed_s, coded, plain = [], [], []
     for cut in cuts.tolist():
@@ -215,7 +217,7 @@ def _problem(config: PlanConfig, prepared: Prepared, accuracy: np.ndarray) -> Pl
         adapters = RoundLoad(
             local_steps=float(config.local_steps),
             distribution_bits=sent.weight_bits,
-            adapter_bits=sent.weight_bits,
+            adapter_bits=sent.upload_bits,
             device_forward_flop=flop.device_forward_flop,
             device_backward_flop=flop.device_backward_flop,
             server_flop=flop.server_flop,
@@ -232,8 +234,10 @@ def _problem(config: PlanConfig, prepared: Prepared, accuracy: np.ndarray) -> Pl
         fixed_s.append(np.asarray(at_rest.fixed_s))
         plain.append(np.asarray(at_rest.work_hz_s))
         coded.append(np.asarray(on_link.work_hz_s))
-    shape = encoder_shape(scheme, world)
-    memory = device_memory(shape, cuts, config.batch_size, _STATES[config.optimizer]).total
+    memory = [device_bytes(scheme, config.optimizer, world, cut) for cut in cuts.tolist()]
+    limits_mib = per_device(
+        "device_memory_mib", config.device_memory_mib or (_UNLIMITED_MIB,), config.devices
+    )
     ones = np.ones(config.devices)
     ratios, levels = np.meshgrid(config.ratio_grid, config.levels_grid, indexing="ij")
     rows = _activations(config, prepared)
@@ -244,7 +248,7 @@ def _problem(config: PlanConfig, prepared: Prepared, accuracy: np.ndarray) -> Pl
         coded_work=np.stack(coded),
         plain_work=np.stack(plain),
         memory_bytes=np.outer(memory, ones),
-        memory_limit_bytes=config.memory_limit_gib * _GIB * ones,
+        memory_limit_bytes=_MIB * limits_mib,
         total_hz=config.bandwidth_hz,
         cap_hz=np.minimum(1e6 * config.cap_mhz, config.bandwidth_hz) * ones,
         accuracy_min=config.accuracy_min,

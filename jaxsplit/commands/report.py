@@ -137,6 +137,18 @@ def _traffic_mbit(of: xr.Dataset) -> float:
     return 1e-6 * float(bits.sum(("round", "device")).mean())
 
 
+def _straggler_row(of: xr.Dataset) -> dict[str, str]:
+    """The device that most rounds wait for, where the result knows."""
+    if "straggler" not in of:
+        return {}
+    rounds = of.straggler.values[of.straggler.values >= 0]
+    devices, counts = np.unique(rounds, return_counts=True)
+    if not len(devices):
+        return {"slowest device (rounds, %)": "none"}
+    share = 100 * counts.max() / len(rounds)
+    return {"slowest device (rounds, %)": f"{devices[counts.argmax()]} ({share:.0f})"}
+
+
 def summary_rows(result: xr.Dataset) -> dict[str, list[str]]:
     """What a reader wants to know of each policy: a row per quantity, a column per policy.
 
@@ -174,6 +186,7 @@ def summary_rows(result: xr.Dataset) -> dict[str, list[str]]:
             "simulated time, s": f"{float(of.time_s[:, -1].mean()):.2f}",
             "traffic of all devices, Mbit": f"{_traffic_mbit(of):.4g}",
             "energy of all devices, J": f"{_energy_j(of):.3g}",
+            **_straggler_row(of),
             "compile, s": f"{float(of.compile_s.sum()):.1f}",
             "run, s": f"{float(of.run_s.sum()):.1f}",
         }.items():

@@ -15,12 +15,13 @@ class Payload(NamedTuple):
     activation_bits: Any = 0  # up, with padding masks
     gradient_bits: Any = 0  # down, of the activations
     feature_bits: Any = 0  # features down to a head on the device, and as many for gradients up
-    weight_bits: Any = 0  # what a device trains together with others: down, and as many up
+    weight_bits: Any = 0  # down, what a device trains together with others
+    upload_bits: Any = 0  # up, its change, or its gradient: as many, or fewer by a codec
 
     @property
     def up_bits(self) -> Any:
         """Device → server."""
-        return self.activation_bits + self.feature_bits + self.weight_bits
+        return self.activation_bits + self.feature_bits + self.upload_bits
 
     @property
     def down_bits(self) -> Any:

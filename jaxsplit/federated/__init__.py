@@ -18,6 +18,7 @@ from jaxsplit.federated.round import RoundInfo, federated_round
 from jaxsplit.federated.scheme import Scheme
 from jaxsplit.federated.state import LearningState, World, init_learning
 from jaxsplit.federated.stream_check import StreamMismatchError, check_streams
+from jaxsplit.federated.upload import UploadError
 
 __all__ = [
     "PRESETS",
@@ -28,6 +29,7 @@ __all__ = [
     "Scheme",
     "StreamMismatchError",
     "TrainedHalves",
+    "UploadError",
     "Work",
     "World",
     "check_streams",

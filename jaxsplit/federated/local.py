@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxsplit.costs import wide_add
-from jaxsplit.federated.optimizers import Optimizers, take_step
+from jaxsplit.federated.optimizers import LearningParams, Optimizers, take_step
 from jaxsplit.federated.scheme import Scheme
-from jaxsplit.federated.stages import CodedBits, Gradients, group_gradients
+from jaxsplit.federated.stages import UPLOAD, CodedBits, Gradients, group_gradients
 from jaxsplit.federated.state import World, in_rows
+from jaxsplit.federated.upload import Change, upload
 
 
 class Group(NamedTuple):
@@ -28,12 +29,13 @@ class Local(NamedTuple):
     adapter_optimizers: Any  # () of global adapters
     heads: Any  # θ_n; a shared head rests while adapters are global
     head_optimizers: Any  # () of a head that rests
+    residuals: Any  # e_n, which rests until the upload; () without error feedback
 
 
 class Sent(NamedTuple):
     """A group's part of the server's sums, without the axis of devices."""
 
-    adapters: Any  # Σ w_n g_n of global adapters, Σ w_n (ΔW_n − ΔW) of copies
+    adapters: Any  # Σ w_n g_n of global adapters, Σ w_n (ΔW_n − ΔW) of copies, as it arrives
     head: Any  # the same of a shared head; () of personal ones
 
 
@@ -42,6 +44,7 @@ class Measured(NamedTuple):
 
     loss: jax.Array  # [G] mean over local steps
     bits: CodedBits  # [G, 2] sums over local steps
+    upload_bits: jax.Array  # [G, 2] of the upload at the end
 
 
 def train_group(
@@ -50,9 +53,10 @@ def train_group(
     adapters: Any,
     heads: Any,
     head_optimizers: Any,
+    residuals: Any,
     scheme: Scheme,
     optimizers: Optimizers,
-    codec_params: Any,
+    params: LearningParams,
     world: World,
 ) -> tuple[Local, Sent, Measured]:
     """Train a group of devices for a round.
@@ -63,15 +67,17 @@ def train_group(
       adapters: ΔW at the start of the round.
       heads: θ_n of the group, leading axis [G].
       head_optimizers: their states, leading axis [G]; () unless heads are personal.
+      residuals: e_n of the group, leading axis [G]; () without error feedback.
       scheme: the choices, static.
       optimizers: of this round.
-      codec_params: numbers of `scheme.codec`.
+      params: the numbers, with those of the codecs.
       world: backbone and data.
 
     Returns:
       `(what the devices hold afterwards, what the server adds up, what was measured)`.
     """
-    start = _start(adapters, heads, head_optimizers, scheme, optimizers)
+    start = _start(adapters, heads, head_optimizers, residuals, scheme, optimizers)
+    none = jnp.zeros((*group.devices.shape, 2), jnp.int32)
 
     def local_step(local: Local, step: ArrayLike) -> tuple[Local, Gradients]:
         folds = step * world.sizes.shape[0] + group.devices
@@ -83,7 +89,7 @@ def train_group(
             local.adapters,
             local.heads,
             scheme,
-            codec_params,
+            params.codec,
             world,
         )
         return _move(local, gradients, scheme, optimizers), gradients
@@ -97,27 +103,49 @@ def train_group(
 
     if scheme.adapters_per_device:
         steps = jnp.arange(scheme.local_steps, dtype=group.devices.dtype)
-        none = jnp.zeros((*group.devices.shape, 2), jnp.int32)
         (end, bits), losses = jax.lax.scan(step_of_copies, (start, CodedBits(none, none)), steps)
         losses = jnp.mean(losses, axis=0)
-        adapters = _weighted_sum(group.weights, _difference(end.adapters, start.adapters))
-        of_heads = _difference(end.heads, start.heads)
+        end, change, upload_bits = _send(key, group, start, end, scheme, params)
+        adapters, of_heads = _weighted_sum(group.weights, change.adapters), change.head
     else:
         end, (losses, adapters, of_heads, bits) = local_step(start, 0)
+        upload_bits = none
     head = _weighted_sum(group.weights, of_heads) if scheme.heads == "shared" else ()
-    return end, Sent(adapters, head), Measured(losses, bits)
+    return end, Sent(adapters, head), Measured(losses, bits, upload_bits)
+
+
+def _send(
+    key: jax.Array, group: Group, start: Local, end: Local, scheme: Scheme, params: LearningParams
+) -> tuple[Local, Change, jax.Array]:
+    """What each device has changed, as it arrives at the server, and the upload's bits [G, 2]."""
+
+    def of_device(
+        device: jax.Array, change: Change, residual: Any
+    ) -> tuple[Change, Any, jax.Array]:
+        key_upload = jax.random.fold_in(jax.random.fold_in(key, device), UPLOAD)
+        return upload(key_upload, change, residual, scheme, params.upload_codec)
+
+    change = Change(_difference(end.adapters, start.adapters), _difference(end.heads, start.heads))
+    change, residuals, bits = jax.vmap(of_device)(group.devices, change, end.residuals)
+    return end._replace(residuals=residuals), change, bits
 
 
 def _start(
-    adapters: Any, heads: Any, head_optimizers: Any, scheme: Scheme, optimizers: Optimizers
+    adapters: Any,
+    heads: Any,
+    head_optimizers: Any,
+    residuals: Any,
+    scheme: Scheme,
+    optimizers: Optimizers,
 ) -> Local:
     """Hand out the adapters; what is averaged afterwards starts with a fresh optimizer."""
     if not scheme.adapters_per_device:
-        return Local(adapters, (), heads, head_optimizers)
+        return Local(adapters, (), heads, head_optimizers, residuals)
     copies = in_rows(adapters, jax.tree.leaves(heads)[0].shape[0])
     if scheme.heads == "shared":
         head_optimizers = jax.vmap(optimizers.head.init)(heads)
-    return Local(copies, jax.vmap(optimizers.adapters.init)(copies), heads, head_optimizers)
+    adapter_optimizers = jax.vmap(optimizers.adapters.init)(copies)
+    return Local(copies, adapter_optimizers, heads, head_optimizers, residuals)
 
 
 def _move(local: Local, gradients: Gradients, scheme: Scheme, optimizers: Optimizers) -> Local:

@@ -1,4 +1,4 @@
-"""Learning rates and the optimizers made of them."""
+"""The numbers of a learning run, and the optimizers made of its learning rates."""
 
 from typing import Any, NamedTuple
 
@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from jaxsplit.compression import Codec
 from jaxsplit.federated.scheme import Scheme
 
 
@@ -15,6 +16,27 @@ class LearningParams(NamedTuple):
     adapter_learning_rate: ArrayLike = 0.3  # η of the adapters
     head_learning_rate: ArrayLike = 0.01  # η of the heads
     codec: Any = None  # of the link's codec; None: its own default numbers
+    upload_codec: Any = None  # of the codec of uploads; likewise
+
+
+def with_codec_numbers(params: LearningParams, scheme: Scheme) -> LearningParams:
+    """Put a codec's own numbers where none are given.
+
+    Args:
+      params: the numbers.
+      scheme: the choices, with the codecs.
+
+    Returns:
+      The numbers; of a codec that the scheme has not they are as they were.
+    """
+
+    def numbers(codec: Codec | None, given: Any) -> Any:
+        return codec.params if given is None and codec is not None else given
+
+    return params._replace(
+        codec=numbers(scheme.codec, params.codec),
+        upload_codec=numbers(scheme.upload_codec, params.upload_codec),
+    )
 
 
 class Optimizers(NamedTuple):

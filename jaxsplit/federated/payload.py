@@ -8,6 +8,7 @@ from jaxsplit.costs import EncoderShape, Payload, Pooling, bits_of, model_flops,
 from jaxsplit.federated.halves import TrainedHalves
 from jaxsplit.federated.scheme import Scheme
 from jaxsplit.federated.state import World
+from jaxsplit.federated.upload import Change, uploaded
 from jaxsplit.models import ViT, split_weights
 
 
@@ -37,7 +38,8 @@ def payload(scheme: Scheme, world: World) -> Payload:
     gradient comes down where the device trains anything; features come down to a head on the
     device and their gradient goes up. Once per round: what the device trains together with
     others, its adapters and a shared head, comes down, and its change, or its gradient, goes up.
-    Labels are not counted. What a codec compresses is not counted either: the round counts it.
+    Labels are not counted. What a codec compresses, of activations or uploads, is not counted
+    either: the round counts it.
 
     Args:
       scheme: the choices.
@@ -47,21 +49,19 @@ def payload(scheme: Scheme, world: World) -> Payload:
       The payload of one device and round.
     """
     shapes = _shapes(scheme, world)
-    on_device = shapes.trained
-    if scheme.cut is not None:
-        on_device = TrainedHalves(scheme, None).divide(on_device).device
-    weight_bits = bits_of(on_device)
-    if scheme.heads == "shared" and scheme.head_side == "device":
-        weight_bits += bits_of(shapes.head)
+    in_common = uploaded(Change(shapes.trained, shapes.head), scheme)
+    weight_bits = bits_of(in_common)
+    upload_bits = weight_bits if scheme.upload_codec is None else 0
     if scheme.cut is None:
-        return Payload(weight_bits=weight_bits)
+        return Payload(weight_bits=weight_bits, upload_bits=upload_bits)
     coded = bits_of(shapes.sent.tokens) if scheme.codec is None else 0
     features = bits_of(shapes.features) if scheme.head_side == "device" else 0
     return Payload(
         activation_bits=scheme.local_steps * (coded + bits_of(shapes.sent.mask)),
-        gradient_bits=scheme.local_steps * coded if on_device else 0,
+        gradient_bits=scheme.local_steps * coded if in_common.adapters else 0,
         feature_bits=scheme.local_steps * features,
         weight_bits=weight_bits,
+        upload_bits=upload_bits,
     )
 
 

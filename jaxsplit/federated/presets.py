@@ -43,6 +43,8 @@ def fedft(
     head_side: HeadSide = "device",
     codec: Codec | None = None,
     order: Order = "parallel",
+    upload_codec: Codec | None = None,
+    error_feedback: bool = False,
 ) -> Scheme:
     """FedFT: cut after the embedding, global adapters on the server, personal heads on devices.
 
@@ -75,6 +77,10 @@ def fedft(
       codec: what compresses activations on their way up and their gradients on the way down.
       order: "parallel", or "sequential": scheduled devices one after another, each from the
         weights of the one before (split learning); with adapters per device.
+      upload_codec: what compresses the change that a device uploads at the end of a round, of its
+        adapters and of a shared head on it, as one vector; with adapters per device, in parallel.
+      error_feedback: whether what `upload_codec` loses is kept and goes up with the device's next
+        round; a vector of that length is kept for every device.
 
     Returns:
       The scheme.
@@ -82,7 +88,8 @@ def fedft(
     Raises:
       ValueError: `batch_size`, `devices_per_step` or `local_steps` below 1, `local_steps` above 1
         or a sequential order with global adapters, an unknown task or choice, adapters on a
-        layer that the backbone has not, a cut outside the backbone.
+        layer that the backbone has not, a cut outside the backbone, an upload codec with global
+        adapters or in sequential order, error feedback without one.
 
     Example:
       >>> from jaxsplit.models import ViT
@@ -111,6 +118,8 @@ def fedft(
         head_side=head_side,
         codec=codec,
         order=order,
+        upload_codec=upload_codec,
+        error_feedback=error_feedback,
     )
 
 
@@ -129,6 +138,8 @@ def sft(
     devices_per_step: int = 8,
     local_steps: int = 1,
     schedule: RateSchedule | None = _DECAY,
+    upload_codec: Codec | None = None,
+    error_feedback: bool = False,
 ) -> Scheme:
     """SFT: cut after block l, adapters per device on both sides, a compressed link both ways.
 
@@ -150,6 +161,8 @@ def sft(
       devices_per_step: devices that are encoded at once.
       local_steps: K, mini-batches per device and round; ceil(|D_n|/B) of them are an epoch.
       schedule: 0.998 per round by default.
+      upload_codec: of the adapters that go up at the end of a round; none by default.
+      error_feedback: whether what it loses goes up later.
 
     Returns:
       The scheme.
@@ -181,6 +194,8 @@ def sft(
         cut=cut,
         head_side="server",
         codec=codec or compressed(),
+        upload_codec=upload_codec,
+        error_feedback=error_feedback,
     )
 
 

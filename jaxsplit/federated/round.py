@@ -9,7 +9,13 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxsplit.federated.local import Group, Sent, train_group
-from jaxsplit.federated.optimizers import LearningParams, Optimizers, optimizers_at, take_step
+from jaxsplit.federated.optimizers import (
+    LearningParams,
+    Optimizers,
+    optimizers_at,
+    take_step,
+    with_codec_numbers,
+)
 from jaxsplit.federated.scheme import Scheme
 from jaxsplit.federated.stages import CodedBits
 from jaxsplit.federated.state import LearningState, World, in_rows
@@ -21,6 +27,7 @@ class RoundInfo(NamedTuple):
     loss: jax.Array  # [] mean training loss of the set before its update, NaN if it is empty
     device_loss: jax.Array  # [N] of each scheduled device, mean over local steps; NaN of others
     coded_bits: CodedBits  # [N, 2] that the codec counted, exact; 0 of others, and without a codec
+    upload_bits: jax.Array  # [N, 2] that the upload codec counted, likewise
 
 
 def federated_round(
@@ -40,14 +47,16 @@ def federated_round(
     optimizer state, and $\Delta W \leftarrow \sum_{n\in S} |D_n| \Delta W_n / \sum_{m\in S} |D_m|$.
     Personal heads: $\theta_n \leftarrow \theta_n - \eta\,\partial F_n/\partial\theta_n$ with each
     local step. A shared head is put together as the adapters are. In sequential order each device
-    starts from the weights of the one before, and the last one's stay.
+    starts from the weights of the one before, and the last one's stay. With an upload codec the
+    server adds up what arrives of $\Delta W_n - \Delta W$, see `jaxsplit.federated.upload`.
 
     Scheduled devices are taken in groups of `scheme.devices_per_step`, as many as there are: the
     others cost nothing. The backbone is never copied.
 
     Args:
       key: PRNG key of this round; device n draws its k-th batch from `fold_in(key, k·N + n)`,
-        k = 0, 1, …, and from that key its augmentation and its dropout.
+        k = 0, 1, …, and from that key its augmentation and its dropout; its upload's codec has
+        a fold of the key of k = 0.
       state: from `init_learning` or the round before.
       mask: the scheduled set S_t, bool [N].
       scheme: the choices, static.
@@ -63,16 +72,14 @@ def federated_round(
     group_size = 1 if scheme.order == "sequential" else min(scheme.devices_per_step, num_devices)
     count = jnp.sum(mask, dtype=jnp.int32)
     optimizers = optimizers_at(scheme, params, round_index)
-    codec_params = _codec_params(scheme, params)
+    params = with_codec_numbers(params, scheme)
     weights = _shares(mask, scheme, world)
     order = _scheduled_first(mask, group_size)
 
     # Groups of scheduled devices: batches, forward, backward, local steps.
     def run_group(index: jax.Array, total: _Totals) -> _Totals:
         slots = jax.lax.dynamic_slice(order, (index * group_size,), (group_size,))
-        return _add_group(
-            key, slots, weights, total, state, scheme, optimizers, codec_params, world
-        )
+        return _add_group(key, slots, weights, total, state, scheme, optimizers, params, world)
 
     num_groups = (count + group_size - 1) // group_size
     total = jax.lax.fori_loop(0, num_groups, run_group, _no_groups(state, scheme))
@@ -96,22 +103,24 @@ def federated_round(
         heads=heads,
         head_optimizers=head_optimizers,
         participation=state.participation + mask.astype(jnp.int32),
-    ), RoundInfo(loss=loss, device_loss=total.device_loss, coded_bits=total.coded_bits)
-
-
-def _codec_params(scheme: Scheme, params: LearningParams) -> Any:
-    if params.codec is not None or scheme.codec is None:
-        return params.codec
-    return scheme.codec.params
+        residuals=total.residuals,
+    ), RoundInfo(
+        loss=loss,
+        device_loss=total.device_loss,
+        coded_bits=total.coded_bits,
+        upload_bits=total.upload_bits,
+    )
 
 
 class _Totals(NamedTuple):
     """What the groups of a round build up."""
 
     personal: Any  # (heads, optimizers) [N, ...], those of finished groups updated; () if shared
+    residuals: Any  # [N, P], those of finished groups updated; () without error feedback
     sent: Sent  # sums over finished groups
     device_loss: jax.Array  # [N], NaN where no group has been
     coded_bits: CodedBits  # [N, 2], 0 where no group has been
+    upload_bits: jax.Array  # [N, 2], likewise
 
 
 def _no_groups(state: LearningState, scheme: Scheme) -> _Totals:
@@ -120,11 +129,14 @@ def _no_groups(state: LearningState, scheme: Scheme) -> _Totals:
     head: Any = ()
     if scheme.heads == "shared":
         personal, head = (), jax.tree.map(jnp.zeros_like, _first_row(state.heads))
+    no_bits = jnp.zeros((*state.participation.shape, 2), jnp.int32)
     return _Totals(
         personal=personal,
+        residuals=state.residuals,
         sent=Sent(jax.tree.map(jnp.zeros_like, state.adapters), head),
         device_loss=jnp.full(state.participation.shape, jnp.nan, jnp.float32),
-        coded_bits=CodedBits(*(jnp.zeros((*state.participation.shape, 2), jnp.int32),) * 2),
+        coded_bits=CodedBits(no_bits, no_bits),
+        upload_bits=no_bits,
     )
 
 
@@ -160,23 +172,22 @@ def _add_group(
     state: LearningState,
     scheme: Scheme,
     optimizers: Optimizers,
-    codec_params: Any,
+    params: LearningParams,
     world: World,
 ) -> _Totals:
     """Train the devices of a group; the index N stands for none."""
     in_use = slots < weights.shape[0]
     devices = jnp.where(in_use, slots, slots[0])  # finite wherever the group is
     group = Group(devices, jnp.where(in_use, weights[devices], 0))
-    held = total.personal or (state.heads, ())
-    heads, head_optimizers = jax.tree.map(lambda leaf: leaf[devices], held)
+    held = (total.personal or (state.heads, ()), total.residuals)
+    (heads, head_optimizers), residuals = jax.tree.map(lambda leaf: leaf[devices], held)
     adapters = state.adapters
     if scheme.order == "sequential":  # from where the device before has left them
         adapters = jax.tree.map(jnp.add, adapters, total.sent.adapters)
         if scheme.heads == "shared":
             heads = jax.tree.map(jnp.add, heads, in_rows(total.sent.head, len(slots)))
-    end, sent, measured = train_group(
-        key, group, adapters, heads, head_optimizers, scheme, optimizers, codec_params, world
-    )
+    of_group = (adapters, heads, head_optimizers, residuals)
+    end, sent, measured = train_group(key, group, *of_group, scheme, optimizers, params, world)
 
     def put(everyone: jax.Array, of_group: jax.Array) -> jax.Array:
         return everyone.at[slots].set(of_group, mode="drop")  # the index N is dropped
@@ -184,9 +195,11 @@ def _add_group(
     personal = (end.heads, end.head_optimizers) if total.personal else ()
     return _Totals(
         personal=jax.tree.map(put, total.personal, personal),
+        residuals=jax.tree.map(put, total.residuals, end.residuals),
         sent=jax.tree.map(jnp.add, total.sent, sent),
         device_loss=put(total.device_loss, measured.loss),
         coded_bits=jax.tree.map(put, total.coded_bits, measured.bits),
+        upload_bits=put(total.upload_bits, measured.upload_bits),
     )
 
 

@@ -45,6 +45,8 @@ class Scheme:
     head_side: HeadSide = "device"
     codec: Codec | None = None  # of activations up and their gradients down; None: as they are
     order: Order = "parallel"  # or one device after another, each from the last one's weights
+    upload_codec: Codec | None = None  # of what a device uploads once per round; None: as it is
+    error_feedback: bool = False  # what `upload_codec` loses goes up with the device's next round
 
     def __post_init__(self) -> None:
         """Reject what no round can be."""
@@ -66,6 +68,7 @@ class Scheme:
                 "per device with LoraConfig(per_device=True)"
             )
         self._check_cut()
+        self._check_upload()
 
     def _check_cut(self) -> None:
         blocks = self.model.num_hidden_layers
@@ -80,6 +83,24 @@ class Scheme:
             raise ValueError(
                 f"cut={self.cut} is outside the model: choose 0 (after the embedding) to {blocks} "
                 "(after the last block), or None (no cut, everything on the device)"
+            )
+
+    def _check_upload(self) -> None:
+        if self.upload_codec is None:
+            if self.error_feedback:
+                raise ValueError(
+                    "error_feedback=True without an upload codec: nothing is lost that could go "
+                    "up later; choose an upload_codec, or error_feedback=False"
+                )
+        elif not self.adapters_per_device:
+            raise ValueError(
+                "upload_codec with global adapters: devices upload no change of adapters; choose "
+                "adapters per device with LoraConfig(per_device=True), or upload_codec=None"
+            )
+        elif self.order == "sequential":
+            raise ValueError(
+                "upload_codec with order='sequential': weights are handed on from device to "
+                "device, not summed; choose order='parallel' or upload_codec=None"
             )
 
     @property

@@ -15,6 +15,8 @@ from jaxsplit.models import Activations
 
 # What each random part of a device's step folds into its key.
 _AUGMENTATION, _DROPOUT, _UPLINK, _DOWNLINK = 1, 2, 3, 4
+#: What the upload at the end of a round folds into the key of the device's first step.
+UPLOAD = 5
 
 
 class CodedBits(NamedTuple):

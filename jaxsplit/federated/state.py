@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxsplit.federated.optimizers import LearningParams, optimizers_at
 from jaxsplit.federated.scheme import Scheme
+from jaxsplit.federated.upload import init_residuals
 
 
 class World(NamedTuple):
@@ -29,6 +30,7 @@ class LearningState(NamedTuple):
     heads: Any  # θ_n, leading axis [N]; equal rows if the head is shared
     head_optimizers: Any  # personal heads: leading axis [N]; shared head: one, or () per device
     participation: jax.Array  # [N] int32, rounds that each device took part in
+    residuals: Any = ()  # e_n, what uploads have lost so far, [N, P]; () without error feedback
 
 
 def init_learning(
@@ -44,6 +46,9 @@ def init_learning(
 
     Returns:
       The state before round 0.
+
+    Raises:
+      UploadError: there is an upload codec, and a device uploads nothing or too much for it.
     """
     key_adapters, key_head = jax.random.split(key)
     num_devices = world.sizes.shape[0]
@@ -69,6 +74,7 @@ def init_learning(
         heads=heads,
         head_optimizers=head_optimizers,
         participation=jnp.zeros(num_devices, jnp.int32),
+        residuals=init_residuals(adapters, head, scheme, num_devices),
     )
 
 

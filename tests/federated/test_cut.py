@@ -222,7 +222,7 @@ def test_payload_beside_the_codec(name, up, down, model, world):
 def test_payload_of_all_weights(model, world):
     weights = sum(leaf.size for leaf in jax.tree.leaves(world.backbone))
     expected = 32 * weights + HEAD_BITS
-    assert payload(SCHEMES["fl_full"](model), world) == (0, 0, 0, expected)
+    assert payload(SCHEMES["fl_full"](model), world) == (0, 0, 0, expected, expected)
 
 
 def test_counted_bits_of_the_identity_are_its_payload(model, params, world):

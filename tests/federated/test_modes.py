@@ -327,11 +327,12 @@ def test_errors_say_what_to_do(scheme):
 def test_a_shared_head_and_local_steps_are_paid_for(scheme, world, local_steps):
     plain = payload(scheme, world)
     assert payload(make_scheme(scheme, heads="shared"), world) == plain._replace(
-        weight_bits=HEAD_BITS
+        weight_bits=HEAD_BITS, upload_bits=HEAD_BITS
     )
     copies = make_scheme(scheme, per_device=True, heads="shared", local_steps=local_steps)
     assert payload(copies, world) == plain._replace(
         activation_bits=local_steps * plain.activation_bits,
         feature_bits=local_steps * plain.feature_bits,
         weight_bits=HEAD_BITS,
+        upload_bits=HEAD_BITS,
     )
