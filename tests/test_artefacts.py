@@ -103,6 +103,9 @@ def test_a_card_comes_back_equal(tmp_path):
     vit = dataclasses.replace(CARD, image_size=48, pooling="cls", label_names=())
     save_card(tmp_path, vit)
     assert load_card(tmp_path) == vit
+    all_weights = dataclasses.replace(CARD, lora=None)
+    save_card(tmp_path / "full", all_weights)
+    assert load_card(tmp_path / "full") == all_weights
     content = json.loads((tmp_path / "run.json").read_text())
     assert content["jaxsplit"]  # the version
     (tmp_path / "run.json").write_text(json.dumps(content | {"new in a later version": 1}))
@@ -118,7 +121,7 @@ def test_a_card_comes_back_equal(tmp_path):
         lambda content: content["lora"].update(rank=0),
         lambda content: content["lora"].update(targets=["head"]),
         lambda content: content["lora"].update(colour="red"),
-        lambda content: content.update(lora=None),
+        lambda content: content.update(lora=[]),
         lambda content: content.update(policies=None),
         lambda content: content.update(policies=[]),
         lambda content: content.update(seeds="two"),
