@@ -189,7 +189,7 @@ def finish(figure: Figure, result: xr.Dataset) -> Figure:
 
 _SOURCE, _TEXT = "SFT Fig. 5", "SFT Sec. VIII-B1"
 SCALES = {
-    "laptop": VariantScale(config=LAPTOP, data=("cifar10",), variants=variants(2e-4)),
+    "laptop": VariantScale(config=LAPTOP, data=("cifar10",), variants=variants(0.02)),
     "paper": VariantScale(
         config=PAPER, data=("cifar100", "tiny-imagenet"), variants=variants(1e-4)
     ),
