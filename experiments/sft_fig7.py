@@ -178,7 +178,7 @@ def _curves(panel: Axes, of: xr.Dataset) -> None:
     panel.grid(alpha=0.25)
 
 
-_CHANGES = {"evaluate_every": 4, "rounds": 4}
+_CHANGES = {"evaluate_every": 4, "rounds": 4, "batch_size": 4}
 SCALES = {
     "laptop": VariantScale(
         config=dataclasses.replace(LAPTOP, **_CHANGES), data=("cifar10",), variants=VARIANTS
