@@ -70,7 +70,7 @@ def _tell(
     }
     verdicts = judge(figure, result, siblings)
     picture, table = (path.with_name(figure.name + kind) for kind in (".png", ".md"))
-    save_figure(figure.draw(result), picture)
+    save_figure(figure.draw(result.assign_attrs(title=figure.title)), picture)
     setting = json.loads(result.attrs["setting"])
     told = ", ".join(f"{name} {value}" for name, value in setting.items() if name != "options")
     with atomic_path(table) as temporary:

@@ -13,7 +13,7 @@ from .claims import Agrees, because
 from .figure import Claim, Finding, LearningFigure
 from .scales import variant_of
 from .sft_fig5 import FIGURE as FIG5
-from .sft_fig5 import PARTITIONS, SCALES, SCHEMES, finish, panels_of
+from .sft_fig5 import SCALES, SCHEMES, finish, panels_of, partitions_of
 from .sft_learning import missing, paired_ratio, per_data, ratio_text
 
 #: Times of the benchmarks over SFT's that the paper prints for CIFAR-100, not IID.
@@ -59,7 +59,7 @@ def _first_at(run: xr.Dataset, target: xr.DataArray) -> xr.DataArray:
 
 def _times_over_sft(of: xr.Dataset) -> Iterator[tuple[str, str, Interval, str] | Finding]:
     """(partition, scheme, time over SFT's, evidence)."""
-    for partition in PARTITIONS:
+    for partition in partitions_of(of):
         reached = reached_s(of, partition)
         for scheme in PRINTED:
             if "sft" not in reached or scheme not in reached:
@@ -129,8 +129,9 @@ def _bars(panel: Axes, reached: dict[str, xr.DataArray]) -> None:
         mean, low, high = mean_interval(seconds.values)
         error = None if np.isnan(low) else [[mean - max(low, 0.05 * mean)], [high - mean]]
         panel.bar(place, mean, color=colour, label=label, yerr=error, capsize=3)
+        top = mean if error is None else high
         panel.annotate(
-            f"{mean:.3g} s", (place, mean), (0, 4), textcoords="offset points", ha="center"
+            f"{mean:.3g} s", (place, top), (0, 4), textcoords="offset points", ha="center"
         )
     panel.set_xticks([])
     panel.margins(y=0.2)

@@ -62,11 +62,16 @@ def variants(full_learning_rate: float, sl_learning_rate: float) -> tuple[Varian
     )
 
 
+def partitions_of(result: xr.Dataset) -> list[str]:
+    """The partitions that there are runs of."""
+    return [name for name in PARTITIONS if name in result.partition.values]
+
+
 # -- claims ----------------------------------------------------------------------------------------
 
 
 def _converges(of: xr.Dataset) -> Iterator[Finding]:
-    for partition in PARTITIONS:
+    for partition in partitions_of(of):
         runs = variant_of(of, partition=partition, scheme="sft")
         if runs is None:
             yield missing(of, partition=partition, scheme="sft")
@@ -87,7 +92,7 @@ def _converges(of: xr.Dataset) -> Iterator[Finding]:
 
 def _compared(of: xr.Dataset, bar: float) -> Iterator[Finding]:
     """SFT against every other scheme."""
-    for partition in PARTITIONS:
+    for partition in partitions_of(of):
         ours = variant_of(of, partition=partition, scheme="sft")
         for scheme, (label, _) in SCHEMES.items():
             theirs = variant_of(of, partition=partition, scheme=scheme)
@@ -123,7 +128,7 @@ def _compression_improves(of: xr.Dataset) -> Iterator[Finding]:
 
 
 def _traffic_is_small(of: xr.Dataset) -> Iterator[Finding]:
-    for partition in PARTITIONS:
+    for partition in partitions_of(of):
         ours, theirs = (
             variant_of(of, partition=partition, scheme=scheme)
             for scheme in ("sft", "sft_uncompressed")
@@ -168,7 +173,7 @@ def draw(result: xr.Dataset) -> Figure:
 
 def panels_of(result: xr.Dataset) -> tuple[Figure, list]:
     """An empty figure with (runs, partition, panel) for each data set and partition."""
-    names = [name for name in PARTITIONS if name in result.partition.values]
+    names = partitions_of(result)
     rows, columns = result.sizes["data"], len(names)
     figure = Figure(figsize=(5.2 * columns, 0.8 + 3.8 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharey="row")
@@ -186,7 +191,8 @@ def panels_of(result: xr.Dataset) -> tuple[Figure, list]:
 def finish(figure: Figure, result: xr.Dataset) -> Figure:
     """Legend and title."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    columns = 3 if figure.get_figwidth() > 8 else 2  # inches
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     seeds = result.sizes["seed"]
     many = "one seed" if seeds == 1 else f"means of {seeds} seeds, bands and bars 95 % intervals"
     figure.suptitle(f"{result.attrs['title']}\n{many}", fontsize="medium")
