@@ -140,7 +140,7 @@ def _bars(panel: Axes, reached: dict[str, xr.DataArray]) -> None:
 _SOURCE = "SFT Fig. 10"
 FIGURE = LearningFigure(
     name="sft-fig10",
-    title="SFT Fig. 10: simulated time to the highest accuracy that all schemes reach",
+    title="SFT Fig. 10: simulated time to the accuracy that all schemes reach",
     scales=SCALES,
     draw=draw,
     claims=(

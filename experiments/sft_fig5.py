@@ -175,7 +175,7 @@ def panels_of(result: xr.Dataset) -> tuple[Figure, list]:
     """An empty figure with (runs, partition, panel) for each data set and partition."""
     names = partitions_of(result)
     rows, columns = result.sizes["data"], len(names)
-    figure = Figure(figsize=(5.2 * columns, 0.8 + 3.8 * rows), layout="constrained")
+    figure = Figure(figsize=(max(6.4, 5.2 * columns), 0.8 + 3.8 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharey="row")
     panels = [
         (result.isel(data=row), name, axes[row, column])
