@@ -1,5 +1,6 @@
 """What the seeds of a learning run have in common, and the schedule that they are laid over."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Plan:
     network: Network
     network_params: NetworkParams
     scheme: Scheme
-    learning_params: LearningParams
+    learning_params: LearningParams  # of each seed, leading axis [S]
     num_rounds: int
     warmup_rounds: int
     evaluate_every: int
@@ -52,6 +53,10 @@ class Plan:
     def rounds_of(self, chunk: int) -> slice:
         """The rounds of a chunk."""
         return slice(self.rounds_after(max(chunk - 1, 0)), self.rounds_after(chunk))
+
+    def of_seeds(self, group: slice) -> "Plan":
+        """The plan of some of the seeds."""
+        return dataclasses.replace(self, learning_params=rows(self.learning_params, group))
 
     def draw_schedule(self, keys: RunKeys) -> Schedule:
         """The schedule of a seed, on the host."""
@@ -106,6 +111,11 @@ class Plan:
         devices = -(-masks.sum(axis=-1) // group) * group
         trained = 2 * int(devices.sum()) * self.scheme.batch_size * self.scheme.local_steps
         return trained + masks.shape[0] * masks.shape[1] * num_test_samples
+
+
+def rows(tree: Any, which: int | slice) -> Any:
+    """Some of the seeds of a pytree with a leading axis [S], or one without the axis."""
+    return jax.tree.map(lambda leaf: leaf[which], tree)
 
 
 @functools.partial(jax.jit, static_argnames=("network", "num_rounds", "warmup_rounds"))

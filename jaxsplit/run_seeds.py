@@ -33,7 +33,7 @@ from jaxsplit.federated import (
 from jaxsplit.network import run_keys
 from jaxsplit.observer import Observer
 from jaxsplit.results import describe_run
-from jaxsplit.run_plan import NonFiniteError, Plan, check_delays, sent_bits
+from jaxsplit.run_plan import NonFiniteError, Plan, check_delays, rows, sent_bits
 
 
 class History(NamedTuple):
@@ -57,7 +57,7 @@ def init_seeds(seeds: Sequence[int], plan: Plan, world: World) -> LearningState:
       A state with a leading axis [S].
     """
     states = [
-        _init(run_keys(seed).init, plan.scheme, plan.learning_params, of_seed(world, k))
+        _init(run_keys(seed).init, plan.scheme, rows(plan.learning_params, k), of_seed(world, k))
         for k, seed in enumerate(seeds)
     ]
     return _stacked(states)
@@ -70,7 +70,7 @@ def _stacked(states: list[Any]) -> Any:
 
 @jax.jit
 def _only(stacked: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf[0], stacked)
+    return rows(stacked, 0)
 
 
 @functools.partial(jax.jit, static_argnames="scheme")
@@ -104,10 +104,11 @@ def advance(
     Returns:
       `(state, info, evaluation)`, each with a leading axis [S].
     """
-    numbers = (first_round, plan.scheme, plan.learning_params)
+    params = plan.learning_params
     if len(key_rounds) > 1:
-        return run_chunk_of_seeds(key_rounds, state, masks, *numbers, world)
-    alone = _only((key_rounds, state, masks))
+        return run_chunk_of_seeds(key_rounds, state, masks, first_round, plan.scheme, params, world)
+    *alone, params = _only((key_rounds, state, masks, params))
+    numbers = (first_round, plan.scheme, params)
     return _stacked([run_chunk(*alone, *numbers, of_seed(world, 0))])
 
 
@@ -186,8 +187,8 @@ def _check_streams(
     key_rounds: jax.Array, state: LearningState, plan: Plan, world: World, observer: Observer
 ) -> None:
     """Compare a codec's counted bits with real bytes, on activations of the first seed."""
-    key, of_first = _only((key_rounds, state))
-    bits = check_streams(key, of_first, plan.scheme, plan.learning_params, of_seed(world, 0))
+    key, of_first, params = _only((key_rounds, state, plan.learning_params))
+    bits = check_streams(key, of_first, plan.scheme, params, of_seed(world, 0))
     if bits:
         observer.noted(f"the codec's count was compared with real streams: {bits} bits, equal")
 

@@ -26,7 +26,7 @@ from jaxsplit.memory import device_bytes, program_bytes, size
 from jaxsplit.network import Network, NetworkParams, as_arrays, run_keys
 from jaxsplit.observer import Observer
 from jaxsplit.options import OptionError
-from jaxsplit.run_plan import NonFiniteError, Plan
+from jaxsplit.run_plan import NonFiniteError, Plan, rows
 from jaxsplit.run_seeds import init_seeds, of_seed, run_seeds
 
 __all__ = ["NonFiniteError", "planned_samples", "run"]
@@ -41,7 +41,7 @@ def run(
     *,
     num_rounds: int = 200,
     network_params: NetworkParams | None = None,
-    learning_params: LearningParams | None = None,
+    learning_params: LearningParams | Sequence[LearningParams] | None = None,
     partitioner: Partitioner = iid,
     warmup_rounds: int = 0,
     evaluate_every: int = 10,
@@ -65,7 +65,9 @@ def run(
       dataset: what the devices share out among themselves.
       num_rounds: T.
       network_params: the network's numbers; `network.default_params()` by default.
-      learning_params: learning rates.
+      learning_params: learning rates and codec numbers of all seeds, or a list of them, one for
+        each seed. So a grid of numbers is one call, `seeds_at_once` of it in one program: give
+        each seed once for every point of the grid.
       partitioner: who holds which samples.
       warmup_rounds: network-only rounds that fill the virtual queue before round 0.
       evaluate_every: rounds between two evaluations on the test set.
@@ -94,12 +96,14 @@ def run(
     seeds = list(seeds)
     if not seeds:
         raise ValueError("seeds is empty: give at least one")
+    if checkpointing and len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds={seeds}: with checkpointing, give each seed once")
     clock = clock or transmission_clock(network.duplex)
     plan = Plan(
         network=network,
         network_params=as_arrays(network_params or network.default_params()),
         scheme=scheme,
-        learning_params=as_arrays(learning_params or LearningParams()),
+        learning_params=_of_each_seed(learning_params or LearningParams(), len(seeds)),
         num_rounds=num_rounds,
         warmup_rounds=warmup_rounds,
         evaluate_every=evaluate_every,
@@ -119,7 +123,8 @@ def run(
         group = slice(k, k + seeds_at_once)
         of_group = world._replace(indices=world.indices[group], sizes=world.sizes[group])
         compile_s = 0.0 if results else compiling.seconds
-        results += run_seeds(seeds[group], plan, of_group, observer, checkpointing, compile_s)
+        of_these = plan.of_seeds(group)
+        results += run_seeds(seeds[group], of_these, of_group, observer, checkpointing, compile_s)
     return xr.concat(results, dim="seed")
 
 
@@ -157,7 +162,7 @@ def planned_samples(
         network=network,
         network_params=numbers,
         scheme=scheme,
-        learning_params=LearningParams(),
+        learning_params=_of_each_seed(LearningParams(), len(seeds)),
         num_rounds=num_rounds,
         warmup_rounds=warmup_rounds,
         evaluate_every=evaluate_every,
@@ -166,6 +171,22 @@ def planned_samples(
     )
     schedules = [plan.draw_schedule(run_keys(seed)) for seed in seeds]
     return plan.samples(plan.masks(schedules), num_test_samples)
+
+
+def _of_each_seed(
+    params: LearningParams | Sequence[LearningParams], num_seeds: int
+) -> LearningParams:
+    """The numbers of all seeds as arrays with a leading axis [S].
+
+    Raises:
+      ValueError: it is a list of another length, or its members differ in structure.
+    """
+    each = [params] * num_seeds if isinstance(params, LearningParams) else list(params)
+    if len(each) != num_seeds:
+        raise ValueError(f"{len(each)} learning_params for {num_seeds} seeds: give one for each")
+    if len({jax.tree.structure(numbers) for numbers in each}) > 1:
+        raise ValueError("learning_params differ in what they hold: give all the same codec params")
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *map(as_arrays, each))
 
 
 def _stacked(partitions: Sequence[Partition]) -> Partition:
@@ -226,14 +247,15 @@ def _fitting_seeds(
 def _bytes_of_seeds(at_once: int, plan: Plan, world: World) -> int:
     """Memory of a chunk beside the data and the backbone; jit finds the compiled program again."""
     world = world._replace(indices=world.indices[:at_once], sizes=world.sizes[:at_once])
+    plan = plan.of_seeds(slice(at_once))
     state = jax.eval_shape(functools.partial(init_seeds, range(at_once), plan), world)
     keys = jax.eval_shape(lambda: jnp.stack([run_keys(0).rounds] * at_once))
     shape = (at_once, plan.evaluate_every, plan.network.num_devices)
     varying = (keys, state, jax.ShapeDtypeStruct(shape, bool))
-    fixed = (jax.ShapeDtypeStruct((), jnp.int32), plan.scheme, plan.learning_params)
+    fixed = (jax.ShapeDtypeStruct((), jnp.int32), plan.scheme)
     if at_once > 1:
-        lowered = run_chunk_of_seeds.lower(*varying, *fixed, world)
+        lowered = run_chunk_of_seeds.lower(*varying, *fixed, plan.learning_params, world)
     else:
         alone = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), varying)
-        lowered = run_chunk.lower(*alone, *fixed, of_seed(world, 0))
+        lowered = run_chunk.lower(*alone, *fixed, rows(plan.learning_params, 0), of_seed(world, 0))
     return program_bytes(lowered.compile(), arguments=False)

@@ -3,6 +3,7 @@
 import json
 
 import matplotlib.image
+import numpy as np
 import pytest
 from tiny_checkpoints import command, shared_folder, tiny_folder, write_vit  # noqa: F401
 
@@ -39,6 +40,24 @@ def test_measures_once_and_plans(model, tmp_path, capsys, monkeypatch):
     command(*options(model, tmp_path, "--accuracy-min", 1))
     assert not json.loads((tmp_path / "plan.json").read_text())["plan"]["feasible"]
     assert "accuracy: cannot be met" in capsys.readouterr().out
+
+
+def test_points_at_once_measure_the_same(model, tmp_path, capsys):
+    """The points that are missing are measured together; what is there is kept."""
+    one, many = tmp_path / "one", tmp_path / "many"
+    command(*options(model, one, "--accuracy-min", 0, "--seeds", 2))
+    points = json.loads((one / "grid.json").read_text())
+    many.mkdir()
+    (many / "grid.json").write_text(json.dumps(points | {"points": points["points"][3:]}))
+    command(*options(model, many, "--accuracy-min", 0, "--seeds", 2, "--seeds-at-once", 4))
+    measured = [
+        np.asarray(json.loads((folder / "plan.json").read_text())["measured_accuracy"])
+        for folder in (one, many)
+    ]
+    assert measured[0].std() > 0
+    np.testing.assert_allclose(*measured, atol=0.03)
+    assert len(json.loads((many / "grid.json").read_text())["points"]) == 16
+    capsys.readouterr()
 
 
 @pytest.mark.parametrize(

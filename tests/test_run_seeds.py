@@ -12,6 +12,7 @@ from jaxsplit import simulate
 from jaxsplit.checkpoint import Checkpointing
 from jaxsplit.data import Dataset, iid
 from jaxsplit.data.partition import Partition
+from jaxsplit.federated import LearningParams
 from jaxsplit.federated.chunk import run_chunk
 from jaxsplit.observer import Observer, Observers
 from jaxsplit.options import OptionError
@@ -72,6 +73,48 @@ def test_seeds_at_once_equal_seeds_in_turn(run):
         np.testing.assert_allclose(in_turn[name], at_once[name], rtol=2e-4, atol=1e-6, err_msg=name)
     assert at_once.seed.values.tolist() == [0, 1, 2]
     assert (at_once.run_s > 0).all()
+
+
+def test_each_seed_has_its_own_numbers(run):
+    """A grid of learning rates is one call, in one program if wished."""
+    grid = [LearningParams(rate, 0.1) for rate in (0.0, 0.3, 0.0, 0.3)]
+    seeds = (0, 0, 1, 1)
+    before = run_chunk._cache_size()
+    in_turn = run(seeds, learning_params=grid, seeds_at_once=1)
+    assert run_chunk._cache_size() <= before + 1
+    at_once = run(seeds, learning_params=grid, seeds_at_once=4)
+    for k, numbers in enumerate(grid):
+        alone = run(seeds[k : k + 1], learning_params=numbers)
+        for name in set(alone.data_vars) - set(WALL_TIMES):
+            of_k = in_turn.isel(seed=[k])
+            np.testing.assert_array_equal(of_k[name], alone[name], err_msg=name)
+            np.testing.assert_allclose(
+                at_once[name].isel(seed=k), of_k[name][0], rtol=2e-4, atol=1e-6, err_msg=name
+            )
+    assert not np.array_equal(in_turn.loss[0], in_turn.loss[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"learning_params": [LearningParams()] * 2}, "2 learning_params for 3 seeds: give one"),
+        (
+            {"learning_params": [LearningParams(), LearningParams(codec=()), LearningParams()]},
+            "differ in what they hold: give all the same codec params",
+        ),
+    ],
+)
+def test_numbers_that_are_not_of_the_seeds_are_refused(run, options, words):
+    with pytest.raises(ValueError, match=words):
+        run(**options)
+
+
+def test_a_seed_is_kept_once(run, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"seeds=\[0, 0\]: with checkpointing, give each seed once"
+    ):
+        run((0, 0), checkpointing=Checkpointing(tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_partitions_of_other_lengths_do_not_retrace_or_change_a_seed(run):

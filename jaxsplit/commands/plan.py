@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -45,8 +45,9 @@ Progress = Callable[[str, int, int], None]
 class PlanConfig(FineTuneConfig):
     """Choose ratio, levels and cut of SFT for the least delay at a given accuracy (SFT (27)).
 
-    Accuracy over (ratio, levels) is measured by short fine-tunings, one after another in one
-    compiled program, and kept: the same command with another limit plans anew at once.
+    Accuracy over (ratio, levels) is measured by short fine-tunings in one compiled program: on a
+    processor one after another, on an accelerator all levels of a ratio at once, or as many seeds
+    of them as --seeds-at-once. They are kept: the same command with another limit plans at once.
     """
 
     accuracy_min: Annotated[float, number(at_least=0, at_most=1)]
@@ -162,13 +163,14 @@ def _measured_accuracy(config: PlanConfig, prepared: Prepared, progress: Progres
     fix = f"; to measure anew, delete {path}"
     check_same_setting("out", config.out, kept["setting"], wanted, "a plan's measurements", fix)
     found = {tuple(point[:2]): point[2] for point in kept.get("points", [])}
-    for done, point in enumerate(points):
-        progress("measuring", done, len(points))
-        if point not in found:
-            found[point] = _accuracy_at(config, prepared, *point)
-            record = {"setting": wanted, "points": [[*at, value] for at, value in found.items()]}
-            with atomic_path(path) as temporary:
-                temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    missing, at_once = [point for point in points if point not in found], _points_at_once(config)
+    for first in range(0, len(missing), at_once):
+        progress("measuring", len(points) - len(missing) + first, len(points))
+        group = missing[first : first + at_once]
+        found |= zip(group, _accuracies_at(config, prepared, group), strict=True)
+        record = {"setting": wanted, "points": [[*at, value] for at, value in found.items()]}
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     progress("measuring", len(points), len(points))
     values = [found[point] for point in points]
     return np.array(values).reshape(len(config.ratio_grid), len(config.levels_grid))
@@ -178,27 +180,40 @@ def _decides(config: PlanConfig) -> dict[str, Any]:
     """The options that an accuracy depends on."""
     free = (
         "out", "accuracy_min", "ratio_grid", "levels_grid", "device_memory_mib", "cap_mhz",
-        "bandwidth", "codec_ratio", "codec_levels", "track", "checkpoint_every_s",
+        "bandwidth", "codec_ratio", "codec_levels", "track", "checkpoint_every_s", "seeds_at_once",
     )  # fmt: skip
     options = {name: v for name, v in dataclasses.asdict(config).items() if name not in free}
     return dict(json.loads(json.dumps(options, default=str)))
 
 
-def _accuracy_at(config: PlanConfig, prepared: Prepared, ratio: float, levels: int) -> float:
-    policy = config.policies[0]
+def _points_at_once(config: PlanConfig) -> int:
+    """Points of the grid that one call of `run` measures."""
+    if config.seeds_at_once is not None:
+        return max(1, config.seeds_at_once // config.seeds)
+    return 1 if jax.default_backend() == "cpu" else len(config.levels_grid)
+
+
+def _accuracies_at(
+    config: PlanConfig, prepared: Prepared, points: Sequence[tuple[float, int]]
+) -> list[float]:
+    """Final accuracies of short fine-tunings at some (ratio, levels), means over the seeds."""
+    policy, each = config.policies[0], config.learning_params()
+    numbers = [each._replace(codec=CodecParams(*point)) for point in points]
     result = run(
-        range(config.seeds),
+        [*range(config.seeds)] * len(points),
         config.network(policy),
         prepared.scheme,
         prepared.checkpoint.params,
         prepared.dataset,
         num_rounds=config.rounds,
         network_params=config.network_params(policy),
-        learning_params=config.learning_params()._replace(codec=CodecParams(ratio, levels)),
+        learning_params=[params for params in numbers for _ in range(config.seeds)],
         partitioner=prepared.partitioner,
         evaluate_every=config.rounds,
+        seeds_at_once=config.seeds_at_once,
     )
-    return float(result[result.attrs["metric"]].isel(eval_round=-1).mean())
+    final = result[result.attrs["metric"]].isel(eval_round=-1)
+    return final.values.reshape(len(points), config.seeds).mean(axis=1).tolist()
 
 
 def _problem(config: PlanConfig, prepared: Prepared, accuracy: np.ndarray) -> PlanProblem:

@@ -62,7 +62,7 @@ def run_chunk_of_seeds(
       masks: scheduled sets, bool [S, R, N].
       first_round: t of the chunk's first round, scalar int32, of all seeds.
       scheme: the choices, static.
-      params: the numbers, of all seeds.
+      params: the numbers of each seed, leading axis [S].
       world: backbone and data, with axes as in `world_axes`: each seed has its own partition,
         everything else is shared and never copied.
 
@@ -70,10 +70,12 @@ def run_chunk_of_seeds(
       `(state, info, evaluation)` as of `run_chunk`, each with a leading axis [S].
     """
 
-    def one(key: jax.Array, state: LearningState, masks: jax.Array, world: World) -> Any:
+    def one(
+        key: jax.Array, state: LearningState, masks: jax.Array, params: LearningParams, world: World
+    ) -> Any:
         return _chunk(key, state, masks, first_round, scheme, params, world)
 
-    return jax.vmap(one, in_axes=(0, 0, 0, world_axes()))(key, state, masks, world)
+    return jax.vmap(one, in_axes=(0, 0, 0, 0, world_axes()))(key, state, masks, params, world)
 
 
 def world_axes() -> World:

@@ -268,13 +268,16 @@ def test_a_chunk_of_seeds_equals_each_seed(decaying, learning_params, world):
         indices=jnp.stack([w.indices for w in worlds]), sizes=jnp.stack([w.sizes for w in worlds])
     )
     everyone, first_round = stacked(states), jnp.int32(1)
+    numbers = [
+        learning_params._replace(adapter_learning_rate=jnp.float32(r)) for r in (0.1, 0.2, 0)
+    ]
     result = run_chunk_of_seeds(
-        keys, everyone, masks, first_round, decaying, learning_params, together
+        keys, everyone, masks, first_round, decaying, stacked(numbers), together
     )
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(everyone.adapters))  # donated
     for seed, (state, of_seed) in enumerate(zip(states, worlds, strict=True)):
         alone = run_chunk(
-            keys[seed], state, masks[seed], first_round, decaying, learning_params, of_seed
+            keys[seed], state, masks[seed], first_round, decaying, numbers[seed], of_seed
         )
         chex.assert_trees_all_close(
             jax.tree.map(lambda leaf, seed=seed: leaf[seed], result), alone, rtol=1e-4, atol=4e-6
@@ -297,7 +300,7 @@ def test_seeds_share_all_but_the_partition(scheme, learning_params, world):
         jax.ShapeDtypeStruct((5, 2, 6), bool),
         jnp.int32(0),
         scheme,
-        learning_params,
+        stacked([learning_params] * 5),
         together,
     )
     text = program.as_text()
