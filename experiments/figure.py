@@ -99,8 +99,8 @@ class NetworkScale(Protocol):
     """How large a figure of the network alone is reproduced; each such figure adds its own."""
 
     @property
-    def default_seeds(self) -> int:
-        """Runs of each setting unless told otherwise: they are cheap without learning."""
+    def default_seeds(self) -> int | None:
+        """Runs of each setting unless told otherwise; None where nothing is drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)

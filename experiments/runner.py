@@ -219,7 +219,10 @@ def _simulated(
             name = "set" if option == "settings" else option
             raise OptionError(name, value, f"it with a figure that learns; {figure.name} does not")
     scale = figure.scales[config.scale]
-    seeds = config.seeds or scale.default_seeds
+    if config.seeds and scale.default_seeds is None:
+        text = f"nothing: {figure.name} is counted, no part of it is drawn at random"
+        raise OptionError("seeds", config.seeds, text)
+    seeds = config.seeds or scale.default_seeds or 1
     setting = {
         "scale": config.scale,
         "seeds": seeds,

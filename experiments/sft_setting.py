@@ -47,10 +47,9 @@ COLOURS = {
 
 @dataclass(frozen=True, kw_only=True)
 class CountScale:
-    """The scale of a figure that is counted: nothing is drawn, so that one seed is all."""
+    """The scale of a figure that is counted: nothing is drawn, so that it has no seeds."""
 
-    default_seeds: int = 1
-    """Not used."""
+    default_seeds: None = None
 
 
 def order_of(scheme: str) -> Order:

@@ -145,6 +145,7 @@ def test_variants_of_a_run_and_two_figures_of_the_same_runs(tmp_path, capsys):
         (["sft-fig5", "--set", "policies=greedy,aaba"], ["--set policies=greedy,aaba", "one pol"]),
         (["fedft-fig3", "--scale", "huge"], ["--scale", "laptop", "paper"]),
         (["fedft-fig3", "--seeds", "0"], ["--seeds 0", "1 or more"]),
+        (["sft-table3", "--seeds", "2"], ["--seeds 2", "nothing: sft-table3 is counted"]),
         (["fedft-fig3", "--set", "round=5"], ["--set round=5", "rounds"]),
         (["fedft-fig3", "--set", "rounds=5", "--set", "seeds=1"], ["--set is given 2 times"]),
         (["fedft-fig3", "--set", "rounds=0"], ["--rounds 0", "1 or more"]),

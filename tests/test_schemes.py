@@ -6,6 +6,8 @@ import pytest
 import xarray as xr
 from tiny_checkpoints import SHORT, command, shared_folder, tiny_folder  # noqa: F401
 
+from jaxsplit.federated import upload as federated_upload
+
 SCHEMES = {
     "sft": ["--cut", 1, "--local-steps", 2],
     "sft_uncompressed": ["--cut", 1],
@@ -113,3 +115,17 @@ def test_what_does_not_go_together_is_refused(options, words, tmp_path, capsys):
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+def test_an_upload_that_no_codec_takes_is_refused_before_the_folder_is_claimed(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(federated_upload, "_MAX_ELEMENTS", 100)
+    options = ["--scheme", "fl_lora", "--upload-codec", "top_k"]
+    with pytest.raises(SystemExit) as stop:
+        command(*pictures(*options, "--out", tmp_path / "out"))
+    assert stop.value.code == 2
+    message = capsys.readouterr().err.strip()
+    assert "--upload-codec top_k" in message
+    assert "values, and a codec takes 100 at most" in message
+    assert not list(tmp_path.glob("out/**/setting.json"))

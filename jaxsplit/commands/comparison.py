@@ -17,10 +17,9 @@ from jaxsplit.artefacts import save_weights
 from jaxsplit.checkpoint import Checkpointing
 from jaxsplit.commands.learning_options import LearningOptions
 from jaxsplit.data import Dataset, Partitioner, iid
-from jaxsplit.federated import LearningState, Scheme, UploadError
+from jaxsplit.federated import LearningState, Scheme
 from jaxsplit.files import atomic_path
 from jaxsplit.observer import Observer, Observers
-from jaxsplit.options import OptionError
 from jaxsplit.setting import check_same_setting
 from jaxsplit.simulate import planned_samples, run
 
@@ -69,7 +68,7 @@ def compare_policies(
 
     Raises:
       OptionError: `resume_folder` holds a run with other options; the round does not fit into the
-        memory; no codec takes what devices upload.
+        memory.
       NonFiniteError: the training diverged, or a delay is not finite.
     """
     setting = _setting(config, title)
@@ -80,32 +79,28 @@ def compare_policies(
     trained: dict[tuple[str, int], LearningState] = {}
     for policy in config.policies:
         keeper = _KeepLast()
-        try:
-            runs.append(
-                run(
-                    range(config.seeds),
-                    config.network(policy),
-                    task.scheme,
-                    task.backbone,
-                    task.dataset,
-                    num_rounds=config.rounds,
-                    network_params=config.network_params(policy),
-                    learning_params=config.learning_params(),
-                    partitioner=task.partitioner,
-                    warmup_rounds=config.warmup_rounds,
-                    evaluate_every=config.evaluate_every,
-                    seeds_at_once=config.seeds_at_once,
-                    clock=clock,
-                    clock_params=clock_params,
-                    observer=Observers([observe(policy), keeper]),
-                    checkpointing=Checkpointing(resume_folder / policy, config.checkpoint_every_s)
-                    if resume_folder
-                    else None,
-                )
+        runs.append(
+            run(
+                range(config.seeds),
+                config.network(policy),
+                task.scheme,
+                task.backbone,
+                task.dataset,
+                num_rounds=config.rounds,
+                network_params=config.network_params(policy),
+                learning_params=config.learning_params(),
+                partitioner=task.partitioner,
+                warmup_rounds=config.warmup_rounds,
+                evaluate_every=config.evaluate_every,
+                seeds_at_once=config.seeds_at_once,
+                clock=clock,
+                clock_params=clock_params,
+                observer=Observers([observe(policy), keeper]),
+                checkpointing=Checkpointing(resume_folder / policy, config.checkpoint_every_s)
+                if resume_folder
+                else None,
             )
-        except UploadError as error:
-            name = getattr(config, "upload_codec", None)
-            raise OptionError("upload_codec", name, f"{error.fix}: {error.problem}") from error
+        )
         trained |= {(policy, seed): state for seed, state in keeper.states.items()}
     if weights_path:  # all at once: those of an earlier run stay together, too
         for (policy, seed), state in trained.items():

@@ -1,11 +1,12 @@
 """Devices that differ: their numbers from options, and whether their memory holds the model."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
 from jaxsplit.costs import Memory, Optimizer, device_memory, model_memory
-from jaxsplit.federated import Scheme, World, encoder_shape
+from jaxsplit.federated import Scheme, World, encoder_shape, upload_length
 from jaxsplit.options import OptionError
 
 _MIB = 2.0**20
@@ -57,6 +58,8 @@ def shapes_only(backbone: Any, inputs: Any) -> World:
 def device_bytes(scheme: Scheme, optimizer: str, world: World, cut: int | None) -> float:
     """Memory that a device needs with a cut (`jaxsplit.costs`, exact counts).
 
+    With error feedback this includes what the upload codec lost, a float32 for each value.
+
     Args:
       scheme: the choices but the cut.
       optimizer: its name on the command line.
@@ -67,13 +70,15 @@ def device_bytes(scheme: Scheme, optimizer: str, world: World, cut: int | None) 
       Bytes.
     """
     shape, states = encoder_shape(scheme, world), _STATES[optimizer]
+    at_cut = dataclasses.replace(scheme, cut=cut)
+    residual = 4 * upload_length(at_cut, world) if scheme.error_feedback else 0
     memory: Memory
     if cut is None:
         full = scheme.trains_all_weights
         memory = model_memory(shape, scheme.batch_size, states, train_weights=full)
     else:
         memory = device_memory(shape, cut, scheme.batch_size, states)
-    return float(memory.total)
+    return float(memory.total) + residual
 
 
 def check_device_memory(

@@ -28,7 +28,7 @@ from jaxsplit.data import (
     partitioner_named,
 )
 from jaxsplit.data.sources.base import Progress
-from jaxsplit.federated import Scheme, fedft
+from jaxsplit.federated import Scheme, UploadError, check_upload, fedft, upload_length
 from jaxsplit.models import Bert, Checkpoint, LoraConfig, ViT, from_pretrained
 from jaxsplit.models.lora import TARGETS
 from jaxsplit.observer import Observer
@@ -261,9 +261,14 @@ def _assembled(config: FineTuneConfig, checkpoint: Checkpoint, dataset: Dataset)
     )
     scheme = config.in_scheme(common)
     _check_inputs(config, checkpoint, dataset, scheme)
+    world = shapes_only(checkpoint.params, dataset.train_inputs)
+    try:
+        check_upload(upload_length(scheme, world), scheme)
+    except UploadError as error:
+        name = config.upload_codec
+        raise OptionError("upload_codec", name, f"{error.fix}: {error.problem}") from error
     if config.device_memory_mib is not None:
         limits_mib = per_device("device_memory_mib", config.device_memory_mib, config.devices)
-        world = shapes_only(checkpoint.params, dataset.train_inputs)
         check_device_memory(limits_mib, scheme, config.optimizer, world)
     partitioner = config.partitioner()
     try:

@@ -4,7 +4,7 @@ from jaxsplit.federated.chunk import run_chunk, run_chunk_of_seeds, world_axes
 from jaxsplit.federated.evaluate import Evaluation, evaluate
 from jaxsplit.federated.halves import TrainedHalves
 from jaxsplit.federated.optimizers import LearningParams
-from jaxsplit.federated.payload import Work, encoder_shape, payload, work
+from jaxsplit.federated.payload import Work, encoder_shape, payload, upload_length, work
 from jaxsplit.federated.presets import (
     PRESETS,
     fedft,
@@ -18,7 +18,7 @@ from jaxsplit.federated.round import RoundInfo, federated_round
 from jaxsplit.federated.scheme import Scheme
 from jaxsplit.federated.state import LearningState, World, init_learning
 from jaxsplit.federated.stream_check import StreamMismatchError, check_streams
-from jaxsplit.federated.upload import UploadError
+from jaxsplit.federated.upload import UploadError, check_upload
 
 __all__ = [
     "PRESETS",
@@ -33,6 +33,7 @@ __all__ = [
     "Work",
     "World",
     "check_streams",
+    "check_upload",
     "encoder_shape",
     "evaluate",
     "federated_round",
@@ -46,6 +47,7 @@ __all__ = [
     "sft",
     "sft_uncompressed",
     "sl",
+    "upload_length",
     "work",
     "world_axes",
 ]

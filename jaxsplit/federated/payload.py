@@ -8,7 +8,7 @@ from jaxsplit.costs import EncoderShape, Payload, Pooling, bits_of, model_flops,
 from jaxsplit.federated.halves import TrainedHalves
 from jaxsplit.federated.scheme import Scheme
 from jaxsplit.federated.state import World
-from jaxsplit.federated.upload import Change, uploaded
+from jaxsplit.federated.upload import Change, row_length, uploaded
 from jaxsplit.models import ViT, split_weights
 
 
@@ -63,6 +63,20 @@ def payload(scheme: Scheme, world: World) -> Payload:
         weight_bits=weight_bits,
         upload_bits=upload_bits,
     )
+
+
+def upload_length(scheme: Scheme, world: World) -> int:
+    """Values that a device uploads once per round, one row for an upload codec.
+
+    Args:
+      scheme: the choices.
+      world: backbone and data (shapes suffice).
+
+    Returns:
+      P.
+    """
+    shapes = _shapes(scheme, world)
+    return row_length(Change(shapes.trained, shapes.head), scheme)
 
 
 def work(scheme: Scheme, world: World) -> Work:

@@ -92,6 +92,11 @@ class Scheme:
                     "error_feedback=True without an upload codec: nothing is lost that could go "
                     "up later; choose an upload_codec, or error_feedback=False"
                 )
+        elif self.upload_codec.gradient == "masked":
+            raise ValueError(
+                "upload_codec with gradient='masked': no gradient passes through an upload; choose "
+                "gradient='identity'"
+            )
         elif not self.adapters_per_device:
             raise ValueError(
                 "upload_codec with global adapters: devices upload no change of adapters; choose "

@@ -71,23 +71,49 @@ def init_residuals(adapters: Any, head: Any, scheme: Scheme, num_devices: int) -
       Zeros, float32 [N, P]; () without error feedback.
 
     Raises:
-      UploadError: there is an upload codec, and a device uploads nothing or more than 65,075,262
-        values, whose bits are too many for an int32.
+      UploadError: see `check_upload`.
+    """
+    length = row_length(Change(adapters, head), scheme)
+    check_upload(length, scheme)
+    return jnp.zeros((num_devices, length), jnp.float32) if scheme.error_feedback else ()
+
+
+def row_length(whole: Change, scheme: Scheme) -> int:
+    """Values that a device uploads once per round, one row for the upload codec.
+
+    Args:
+      whole: adapters, or all weights, and the head (shapes suffice).
+      scheme: the choices.
+
+    Returns:
+      P.
+    """
+    return sum(leaf.size for leaf in jax.tree.leaves(uploaded(whole, scheme)))
+
+
+def check_upload(length: int, scheme: Scheme) -> None:
+    """Make sure that the upload codec, if there is one, takes what a device uploads.
+
+    Args:
+      length: P.
+      scheme: the choices.
+
+    Raises:
+      UploadError: it is nothing, or more than 65,075,262 values, whose bits are too many for an
+        int32.
     """
     if scheme.upload_codec is None:
-        return ()
-    size = sum(leaf.size for leaf in jax.tree.leaves(uploaded(Change(adapters, head), scheme)))
-    if size == 0:
+        return
+    if length == 0:
         raise UploadError(
             f"devices upload nothing with cut={scheme.cut}",
             "a cut with adapters below it, or no upload codec",
         )
-    if size > _MAX_ELEMENTS:
+    if length > _MAX_ELEMENTS:
         raise UploadError(
-            f"a device uploads {size:,} values, and a codec takes {_MAX_ELEMENTS:,} at most",
+            f"a device uploads {length:,} values, and a codec takes {_MAX_ELEMENTS:,} at most",
             "adapters instead of all weights, fewer or smaller ones, or no upload codec",
         )
-    return jnp.zeros((num_devices, size), jnp.float32) if scheme.error_feedback else ()
 
 
 def upload(

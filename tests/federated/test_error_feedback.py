@@ -14,6 +14,7 @@ import xarray as xr
 import jaxsplit
 from jaxsplit import compression
 from jaxsplit.checkpoint import Checkpointing
+from jaxsplit.commands.device_limits import device_bytes
 from jaxsplit.compression import CodecParams
 from jaxsplit.costs import wide_value
 from jaxsplit.data import Dataset
@@ -29,6 +30,7 @@ from jaxsplit.federated import (
     sft,
     sft_uncompressed,
     sl,
+    upload_length,
 )
 from jaxsplit.federated.upload import Change, as_vector, init_residuals, upload
 from jaxsplit.models import LoraConfig
@@ -256,6 +258,14 @@ def test_error_feedback_helps_where_little_is_sent(model, world):
     assert (np.array(final[True]) < 0.9 * np.array(final[False])).all(), final
 
 
+def test_residuals_count_in_a_devices_memory(model, world):
+    scheme = SCHEMES["sft"](model)
+    row = init_learning(jax.random.key(0), scheme, LearningParams(), world).residuals[0]
+    without = dataclasses.replace(scheme, error_feedback=False)
+    needed = [device_bytes(each, "sgd", world, scheme.cut) for each in (scheme, without)]
+    assert needed[0] - needed[1] == row.nbytes == 4 * upload_length(scheme, world) > 0
+
+
 def test_impossible_choices_are_refused(model, world):
     codec = compression.compressed()
     with pytest.raises(ValueError, match=r"error_feedback=True without .*choose an upload_codec"):
@@ -264,6 +274,8 @@ def test_impossible_choices_are_refused(model, world):
         fedft(model, 3, upload_codec=codec)
     with pytest.raises(ValueError, match=r"order='sequential': .*choose order='parallel'"):
         sl(model, 3, cut=1, upload_codec=codec)
+    with pytest.raises(ValueError, match=r"gradient='masked': .*choose gradient='identity'"):
+        fl_lora(model, 3, upload_codec=compression.compressed("masked"))
     nothing = sft(model, 3, cut=0, lora=LORA, upload_codec=codec)
     with pytest.raises(UploadError, match=r"nothing with cut=0; choose a cut"):
         init_learning(jax.random.key(0), nothing, LearningParams(), world)
