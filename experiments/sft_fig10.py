@@ -46,12 +46,15 @@ def _first_at(run: xr.Dataset, target: xr.DataArray) -> xr.DataArray:
     curves = run.accuracy.transpose("seed", "eval_round").values
     times_s = run.eval_time_s.transpose("seed", "eval_round").values
     wanted = target.sel(seed=run.seed).values
-    # The running maximum only rises, so that the first crossing is the only one.
-    reached = [
-        np.interp(at, np.maximum.accumulate(curve), time_s)
-        for at, curve, time_s in zip(wanted, curves, times_s, strict=True)
-    ]
+    reached = [_crossing(*of_seed) for of_seed in zip(wanted, curves, times_s, strict=True)]
     return xr.DataArray(reached, dims="seed", coords={"seed": run.seed})
+
+
+def _crossing(target: float, curve: np.ndarray, time_s: np.ndarray) -> float:
+    """Time at which a curve that gets to the target is there first, linear between its points."""
+    after = int(np.argmax(curve >= target))
+    points = slice(max(after - 1, 0), after + 1)
+    return float(np.interp(target, curve[points], time_s[points]))
 
 
 # -- claims ----------------------------------------------------------------------------------------

@@ -166,7 +166,9 @@ def draw(result: xr.Dataset) -> Figure:
         for scheme, (label, colour) in SCHEMES.items():
             runs = variant_of(of, partition=partition, scheme=scheme)
             if runs is not None:
-                band(panel, of.eval_round.values, 100 * runs.accuracy, colour, label)
+                # Without compression SFT and FL with LoRA are the same numbers: both stay visible.
+                line = "--" if scheme == "fl_lora" else "-"
+                band(panel, of.eval_round.values, 100 * runs.accuracy, colour, label, line)
         panel.set(xlabel="round", ylabel="test accuracy, %")
     return finish(figure, result)
 

@@ -40,7 +40,9 @@ def policy_colour(policy: str, index: int = 0) -> str:
     return _COLOURS.get(policy) or _OTHER_COLOURS[index % len(_OTHER_COLOURS)]
 
 
-def band(axes: Axes, x: np.ndarray, values: xr.DataArray, colour: str, label: str) -> None:
+def band(
+    axes: Axes, x: np.ndarray, values: xr.DataArray, colour: str, label: str, line: str = "-"
+) -> None:
     """Draw a line of means over seeds with its 95 % band.
 
     Args:
@@ -49,10 +51,11 @@ def band(axes: Axes, x: np.ndarray, values: xr.DataArray, colour: str, label: st
       values: with dimensions seed and x, [S, K].
       colour: of the line.
       label: for the legend.
+      line: matplotlib's line style.
     """
     intervals = [mean_interval(column) for column in values.values.T]
     mean, low, high = np.array(intervals).T
-    axes.plot(x, mean, color=colour, label=label, linewidth=1.6)
+    axes.plot(x, mean, line, color=colour, label=label, linewidth=1.6)
     axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
 
 

@@ -70,7 +70,7 @@ def test_points_at_once_measure_the_same(model, tmp_path, capsys):
         (["--accuracy-min", 0.5, "--upload-codec", "top_k"], ["--upload-codec", "as it is"]),
         (
             ["--accuracy-min", 0.5, "--device-memory-mib", 9, 0.001, 9],
-            ["--device-memory-mib 0.0", "--cut 1 (short of it: device 1)", "no cut fits"],
+            ["--device-memory-mib 0.001", "--cut 1 (short of it: device 1)", "no cut fits"],
         ),
         ([], ["accuracy-min"]),
     ],

@@ -98,11 +98,11 @@ def test_a_run_of_all_weights_has_no_adapter_to_export(tmp_path, capsys):
         (["--snr-db", *range(3)], ["--snr-db 0.0 1.0 2.0", "1 value for all", "one per device"]),
         (
             ["--scheme", "sft", "--cut", 1, "--device-memory-mib", 0.001],
-            ["--device-memory-mib 0.0", "device 0, 1", "no cut fits, not even --cut 0"],
+            ["--device-memory-mib 0.001", "device 0, 1", "no cut fits, not even --cut 0"],
         ),
         (
             ["--scheme", "fl_lora", "--device-memory-mib", 100, 0.001],
-            ["--device-memory-mib 0.0", "the whole model (short of it: device 3)", "no cut fits"],
+            ["--device-memory-mib 0.001", "the whole model (short of it: device 3)", "no cut fits"],
         ),
         (["--policies", "greedy", "--policies=aaba"], ["--policies is given 2 times"]),
     ],

@@ -108,7 +108,7 @@ def check_device_memory(
     fix = f"or --cut {max(fitting)} or less" if fitting else "no cut fits, not even --cut 0"
     raise OptionError(
         "device_memory_mib",
-        tuple(np.unique(limits_mib[short]).round(1).tolist()),
+        tuple(float(f"{limit:.4g}") for limit in np.unique(limits_mib[short])),
         f"{needed_mib:.1f} MiB or more to every device for {here} (short of it: device "
         f"{', '.join(map(str, short.tolist()))}); {fix}",
     )

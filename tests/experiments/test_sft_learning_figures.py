@@ -140,6 +140,16 @@ def test_time_to_the_common_accuracy_by_hand():
     assert 0 < float(reached["sft"][0]) < 8
 
 
+def test_a_scheme_that_falls_after_its_best_is_charged_until_its_best():
+    of = schemes({"sl": (0.5, 1.0, 1e6)}, partitions=["iid"], seeds=1).isel(data=0)
+    best = int(EVALUATIONS[-2])
+    falls = (of.scheme == "sl") & (of.eval_round > best)
+    of["accuracy"] = of.accuracy.where(~falls, 0.2)
+    np.testing.assert_allclose(
+        reached_s(of, "iid")["sl"], variant_of(of, scheme="sl").eval_time_s.sel(eval_round=best)
+    )
+
+
 def test_compression_as_claimed():
     fig7 = verdicts("sft-fig7", grid(as_claimed))
     small, collapse, helps = fig7.values()
