@@ -157,11 +157,17 @@ def _shares(mask: jax.Array, scheme: Scheme, world: World) -> jax.Array:
 
 
 def _scheduled_first(mask: jax.Array, group_size: int) -> jax.Array:
-    """Device indices, scheduled ones first, padded to whole groups with N, which no device has."""
+    """Device indices, scheduled ones first, padded to whole groups with N, which no device has.
+
+    There is one group more than any round needs. Were the first the only one, it would not depend
+    on the loop over groups, XLA would move its training out of the loop, and a round without
+    devices would cost as much as one with all.
+    """
     num_devices = mask.shape[0]
     order = jnp.argsort(~mask, stable=True)
     order = jnp.where(jnp.arange(num_devices) < jnp.sum(mask), order, num_devices)
-    return jnp.pad(order, (0, -num_devices % group_size), constant_values=num_devices)
+    padding = group_size + -num_devices % group_size
+    return jnp.pad(order, (0, padding), constant_values=num_devices)
 
 
 def _add_group(
