@@ -1,8 +1,8 @@
 """The fast round against the plain loop, and what a round must leave alone."""
 
 import dataclasses
-import time
 import functools
+import time
 
 import chex
 import jax
