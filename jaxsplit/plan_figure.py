@@ -77,7 +77,7 @@ def _accuracy_panel(figure: Figure, axes: Axes, problem: PlanProblem, plan: Plan
     surface = problem.surface
     (ratio_low, ratio_high), (bits_low, bits_high) = surface.ratio_range, surface.bits_range
     ratio_grid, bits_grid = jnp.meshgrid(
-        jnp.linspace(ratio_low, ratio_high, 121), jnp.linspace(bits_low, bits_high, 121)
+        jnp.geomspace(ratio_low, ratio_high, 121), jnp.linspace(bits_low, bits_high, 121)
     )
     fitted = 100 * np.asarray(accuracy_at(surface, ratio_grid, jnp.exp2(bits_grid) - 1))
     measured = 100 * np.asarray(surface.measured_accuracy)
@@ -108,7 +108,12 @@ def _accuracy_panel(figure: Figure, axes: Axes, problem: PlanProblem, plan: Plan
         zorder=4, clip_on=False, linestyle="none",
         label=f"{_chosen(plan)}: ρ = {plan.ratio:.3g}, E = {plan.levels}",
     )  # fmt: skip
-    axes.set(xlabel="kept part of the entries ρ", ylabel="bits per level, log$_2$(E + 1)")
+    axes.set(
+        xlabel="kept part of the entries ρ", ylabel="bits per level, log$_2$(E + 1)", xscale="log"
+    )
+    ticks = np.unique(np.asarray(surface.measured_ratio))
+    axes.set_xticks(ticks, [f"{value:.3g}" for value in ticks])
+    axes.minorticks_off()
     axes.legend(
         fontsize="small", frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0),
         columnspacing=1.2,

@@ -50,7 +50,7 @@ def exhaustive(
       >>> from jaxsplit.planning.example import example_problem
       >>> best = exhaustive(example_problem(), num_ratios=96)
       >>> print(best.cut, best.levels, f"{best.ratio:.2f} {best.delay_s:.1f} s")
-      2 2 0.50 13.0 s
+      2 2 0.53 13.3 s
     """
     low, high = problem.ratio_range
     ratios = jnp.linspace(low, high, num_ratios)

@@ -21,7 +21,7 @@ def explain(plan: Plan) -> list[str]:
       >>> print(explain(plan(example_problem()))[1])
       accuracy: 0.6990 >= 0.7000 - 0.0010, binds
       >>> print(explain(plan(example_problem(0.8)))[1])
-      accuracy: cannot be met, the best within the bounds is 0.7498 < 0.8000 (ρ = 1, E = 63)
+      accuracy: cannot be met, the best within the bounds is 0.7500 < 0.8000 (ρ = 0.8415, E = 63)
     """
     binding = plan.binding
     return [

@@ -136,7 +136,7 @@ def plan(
       >>> from jaxsplit.planning.example import example_problem
       >>> best = plan(example_problem())
       >>> print(best.feasible, best.cut, best.levels, f"{best.ratio:.2f} {best.delay_s:.1f} s")
-      True 2 2 0.50 13.0 s
+      True 2 2 0.52 13.2 s
     """
     for name, value, known in (
         ("bandwidth", bandwidth, BANDWIDTHS),

@@ -15,8 +15,8 @@ class AccuracySurface(NamedTuple):
     """A third-order polynomial A(ρ, E) and how well it fits (SFT, Fig. 3)."""
 
     coefficients: jax.Array  # of u^i v^j in the order of i, then j; shape [10]
-    ratio_range: jax.Array  # least and greatest measured ρ, scaled to u = −1, 1; shape [2]
-    bits_range: jax.Array  # least and greatest measured log2(E + 1), to v = −1, 1; shape [2]
+    ratio_range: jax.Array  # least and greatest measured ρ, where u = −1, 1; shape [2]
+    bits_range: jax.Array  # least and greatest measured log2(E + 1), where v = −1, 1; shape [2]
     mean_squared_error: jax.Array  # of the fit at the M measured points; parts of 1, squared
     greatest_residual: jax.Array  # max |fit − measured|, parts of 1
     leave_one_out_error: jax.Array  # mean squared error at a point that the fit has not seen
@@ -50,11 +50,12 @@ def fit_accuracy(
 
     $$ A(\rho, E) = \sum_{i + j \le 3} \theta_{ij} u^i v^j, $$
 
-    where u and v are ρ and log2(E + 1), each scaled to [−1, 1] over the measured range: powers of
-    the bare values would leave the normal equations close to singular.
+    where u and v are log2 ρ and log2(E + 1), each scaled to [−1, 1] over the measured range: powers
+    of the bare values would leave the normal equations close to singular. In ρ itself, as the paper
+    has it, a cubic that follows the steep loss at small ρ swings between the measured ratios.
 
     Args:
-      ratio: measured ρ, the part of the entries that is kept.
+      ratio: measured ρ, the part of the entries that is kept, above 0.
       levels: measured E; the three shapes broadcast against each other.
       accuracy: measured, parts of 1 and not percent.
       dtype: of the coefficients; the fit itself is in float64.
@@ -73,7 +74,7 @@ def fit_accuracy(
       >>> ratio, levels = np.linspace(0.1, 1, 5)[:, None], 2 ** np.arange(1, 6) - 1
       >>> surface = fit_accuracy(ratio, levels, 0.8 - 0.3 * (1 - ratio) ** 3 - 0.1 / levels)
       >>> print(f"{surface.mean_squared_error:.1e} {surface.leave_one_out_error:.1e}")
-      2.4e-06 5.5e-06
+      2.4e-06 5.9e-06
     """
     ratio, levels, accuracy = (
         np.ravel(values)
@@ -86,7 +87,7 @@ def fit_accuracy(
     ranges = [np.array([values.min(), values.max()]) for values in (ratio, bits)]
     u, v = (
         2 * (values - low) / (high - low) - 1
-        for values, (low, high) in zip((ratio, bits), ranges, strict=True)
+        for values, (low, high) in ((np.log2(ratio), np.log2(ranges[0])), (bits, ranges[1]))
     )
     terms = np.stack([u**i * v**j for i, j in _EXPONENTS], -1)
     basis, singular, _ = np.linalg.svd(terms, full_matrices=False)
@@ -131,12 +132,12 @@ def accuracy_at(surface: AccuracySurface, ratio: jax.Array, levels: jax.Array) -
     Example:
       >>> import numpy as np
       >>> ratio, levels = np.linspace(0.1, 1, 5)[:, None], 2 ** np.arange(1, 6) - 1
-      >>> surface = fit_accuracy(ratio, levels, 0.5 + 0.1 * ratio + 0 * levels)
-      >>> print(f"{accuracy_at(surface, 0.2, 7):.4f}")
-      0.5200
+      >>> surface = fit_accuracy(ratio, levels, 0.8 + 0.05 * np.log2(ratio) + 0 * levels)
+      >>> print(f"{accuracy_at(surface, 0.25, 7):.4f}")
+      0.7000
     """
     dtype = surface.coefficients.dtype
-    u = _scaled(jnp.asarray(ratio, dtype), surface.ratio_range)
+    u = _scaled(jnp.log2(jnp.asarray(ratio, dtype)), jnp.log2(surface.ratio_range))
     v = _scaled(bits_of_levels(levels, dtype), surface.bits_range)
     c0, c1, c2, c3 = _cubic_in_u(surface, v)
     return c0 + u * (c1 + u * (c2 + u * c3))
@@ -154,10 +155,10 @@ def turning_ratios(surface: AccuracySurface, levels: jax.Array) -> jax.Array:
 
     Example:
       >>> import numpy as np
-      >>> ratio, levels = np.linspace(0, 1, 5)[:, None], 2 ** np.arange(1, 6) - 1
-      >>> surface = fit_accuracy(ratio, levels, (ratio - 0.3) ** 2 + 0 * levels)
+      >>> octaves, levels = np.arange(5)[:, None], 2 ** np.arange(1, 6) - 1
+      >>> surface = fit_accuracy(2.0**-octaves, levels, (octaves - 2) ** 2 / 8 + 0 * levels)
       >>> print(f"{turning_ratios(surface, 7)[0]:.3f}")
-      0.300
+      0.250
     """
     v = _scaled(bits_of_levels(levels, surface.coefficients.dtype), surface.bits_range)
     _, c1, c2, c3 = _cubic_in_u(surface, v)
@@ -166,8 +167,8 @@ def turning_ratios(surface: AccuracySurface, levels: jax.Array) -> jax.Array:
     q = -(c2 + jnp.copysign(jnp.sqrt(jnp.maximum(discriminant, 0)), c2))
     roots = jnp.stack([_ratio_or_nan(q, 3 * c3), _ratio_or_nan(c1, q)])
     roots = jnp.where(discriminant >= 0, roots, jnp.nan)
-    low, high = surface.ratio_range
-    return jnp.sort(low + (roots + 1) / 2 * (high - low))  # nan last
+    low, high = jnp.log2(surface.ratio_range)
+    return jnp.sort(jnp.exp2(low + (roots + 1) / 2 * (high - low)))  # nan last
 
 
 def _cubic_in_u(surface: AccuracySurface, v: jax.Array) -> list[jax.Array]:
@@ -192,7 +193,7 @@ def _ratio_or_nan(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
 def _check_measured(ratio: np.ndarray, levels: np.ndarray, accuracy: np.ndarray) -> None:
     """One line with the numbers for what cannot be fitted."""
     for name, values, low, high in (
-        ("ratio", ratio, 0.0, 1.0),
+        ("ratio", ratio, 1e-6, 1.0),
         ("levels", levels, 1.0, 255.0),
         ("accuracy", accuracy, -1.0, 1.0),
     ):

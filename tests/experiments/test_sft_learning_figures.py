@@ -154,8 +154,9 @@ def test_compression_as_claimed():
     fig7 = verdicts("sft-fig7", grid(as_claimed))
     small, collapse, helps = fig7.values()
     assert (small.agrees, collapse.agrees, helps.agrees) == ("yes", "yes", "no")
-    (fits,) = verdicts("sft-fig3", grid(as_claimed)).values()
+    fits, swings = verdicts("sft-fig3", grid(as_claimed)).values()
     assert fits.agrees == "yes"
+    assert swings.agrees == "yes"
 
 
 def test_compression_otherwise():
@@ -163,7 +164,7 @@ def test_compression_otherwise():
     small, collapse, _ = fig7.values()
     assert (small.agrees, collapse.agrees) == ("no", "no")  # it costs, but does not collapse
     rough = grid(lambda codec, r, e: 0.5 + 0.3 * ((7 * r * 20 + e) % 2 > 1))
-    (fits,) = verdicts("sft-fig3", rough).values()
+    fits, _ = verdicts("sft-fig3", rough).values()
     assert fits.agrees == "no"
     better = grid(lambda codec, r, e: 0.8 + 0.02 * (codec == "compressed"))
     assert list(verdicts("sft-fig7", better).values())[2].agrees == "yes"

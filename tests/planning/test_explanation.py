@@ -11,7 +11,7 @@ from jaxsplit.planning.example import example_problem
 
 CASES = {
     "feasible": ({}, "forbids l = 3, binds: l = 3 would take"),
-    "accuracy": ({"accuracy_min": 0.8}, "best within the bounds is 0.7498 < 0.8000"),
+    "accuracy": ({"accuracy_min": 0.8}, "best within the bounds is 0.7500 < 0.8000"),
     "memory": (
         {"memory_limit_bytes": np.array([0.9e9, 4e9, 4e9, 4e9])},
         "cannot be met at any cut, at l = 1 1 GB > 0.9 GB of device 0",

@@ -13,12 +13,13 @@ RATIO = np.linspace(0.05, 1, 7)[:, None]
 
 
 def cubic(rng):
-    """A random third-order polynomial in (ρ, log2(E + 1)), within [−1, 1]."""
+    """A random third-order polynomial in (log2 ρ, log2(E + 1)), within [−1, 1]."""
     terms = {(i, j): rng.normal() for i in range(4) for j in range(4 - i)}
 
     def accuracy(ratio, levels):
         bits = np.log2(np.asarray(levels) + 1) / 8
-        return sum(c * ratio**i * bits**j for (i, j), c in terms.items()) / 30
+        octaves = np.log2(ratio) / 4.33
+        return sum(c * octaves**i * bits**j for (i, j), c in terms.items()) / 30
 
     return accuracy
 
@@ -58,7 +59,12 @@ def test_errors_are_those_of_refits():
     errors = []
     for k in range(len(ratio)):
         u = np.stack(
-            [ratio**i * np.log2(levels + 1) ** j for i in range(4) for j in range(4 - i)], -1
+            [
+                np.log2(ratio) ** i * np.log2(levels + 1) ** j
+                for i in range(4)
+                for j in range(4 - i)
+            ],
+            -1,
         )
         kept = np.arange(len(ratio)) != k
         fit = np.linalg.lstsq(u[kept], accuracy[kept], rcond=None)[0]
@@ -69,7 +75,7 @@ def test_errors_are_those_of_refits():
 def test_ten_points_leave_none_out():
     # The lattice of a triangle: 10 points that determine all 10 terms.
     i, j = np.array([(i, j) for i in range(4) for j in range(4 - i)]).T
-    surface = fit_accuracy(0.1 + 0.3 * i, 2 ** (1 + j) - 1, 0.5 + 0.1 * (i * j))
+    surface = fit_accuracy(2.0**-i, 2 ** (1 + j) - 1, 0.5 + 0.1 * (i * j))
     assert surface.mean_squared_error < 1e-20
     assert surface.leave_one_out_error == np.inf
 
@@ -84,12 +90,13 @@ def test_ten_points_leave_none_out():
         (RATIO, LEVELS, 75.0, "accuracy must lie from -1 to 1, got 75"),
         (RATIO, LEVELS, np.nan, "got nan"),
         (RATIO, LEVELS - 1, 0.5, "levels must lie from 1 to 255, got 0"),
-        (RATIO * 100, LEVELS, 0.5, "ratio must lie from 0 to 1, got"),
+        (RATIO * 100, LEVELS, 0.5, "ratio must lie from 1e-06 to 1, got"),
+        (RATIO * 0, LEVELS, 0.5, "ratio must lie from 1e-06 to 1, got 0"),
     ],
 )
 def test_too_little_is_refused(ratio, levels, accuracy, message):
-    if message == "terms apart":  # all on one cubic curve in (ρ, bits)
-        ratio = np.log2(levels + 1) / 8 * np.ones_like(ratio)
+    if message == "terms apart":  # all on one line in (log2 ρ, bits)
+        ratio = (levels + 1) / 256 * np.ones_like(ratio)
     with pytest.raises(ValueError, match=message) as error:
         fit_accuracy(ratio, levels, accuracy)
     assert "\n" not in str(error.value)
@@ -117,7 +124,7 @@ def test_accuracy_turns_where_its_slope_is_zero():
             surface = fit_accuracy(RATIO, LEVELS, cubic(rng)(RATIO, LEVELS), "float64")
             turns = turning_ratios(surface, 7)
             real = turns[~np.isnan(turns)]
-            assert np.all(np.abs(slope(surface, real, 7)) < 1e-9)
+            assert np.all(np.abs(real * slope(surface, real, 7)) < 1e-9)  # over log ρ
             signs = np.sign(slope(surface, grid, 7))
             inside = np.sum((real > 0.05) & (real < 1))
             assert np.sum(signs[1:] != signs[:-1]) == inside
