@@ -132,8 +132,9 @@ def _row(figure: Figure, panels: np.ndarray, of: xr.Dataset) -> None:
         fit.plot([low, high], [low, high], color="grey", linewidth=1)
         fit.plot(100 * accuracy, fitted, "o", color="#0072b2")
     colours.scatter(
-        ratio, bits, c=100 * accuracy, vmin=low, vmax=high, cmap="viridis", edgecolor="white"
-    )
+        ratio, bits, c=100 * accuracy, vmin=low, vmax=high, cmap="viridis", edgecolor="white",
+        clip_on=False, zorder=3,
+    )  # fmt: skip
     for at, number, value in zip(ratio, bits, accuracy, strict=True):
         colours.annotate(
             f"{100 * value:.0f}",
@@ -146,7 +147,7 @@ def _row(figure: Figure, panels: np.ndarray, of: xr.Dataset) -> None:
     colours.set(xlabel="part of the entries kept, ρ", ylabel="bits, log2(E + 1)", xscale="log")
     colours.set_xticks(np.unique(ratio), [f"{value:g}" for value in np.unique(ratio)])
     colours.minorticks_off()
-    colours.set_title(of["data"].item(), fontsize="medium")
+    colours.set_title(of["data"].item(), fontsize="medium", pad=18)  # above the numbers
     fit.set(xlabel="measured accuracy, %", ylabel="fitted accuracy, %")
     fit.grid(alpha=0.25)
 
