@@ -23,40 +23,52 @@ def options(model, out, *more):
     ]  # fmt: skip
 
 
-def test_measures_once_and_plans(model, tmp_path, capsys, monkeypatch):
-    command(*options(model, tmp_path, "--accuracy-min", 0))
-    told = capsys.readouterr().out
-    plan = json.loads((tmp_path / "plan.json").read_text())
+@pytest.fixture(scope="module")
+def planned(model, tmp_path_factory):
+    """A folder with a plan."""
+    out = tmp_path_factory.mktemp("planned")
+    command(*options(model, out, "--accuracy-min", 0))
+    return out
+
+
+def test_measures_once_and_plans(model, planned, tmp_path, capsys, monkeypatch):
+    plan = json.loads((planned / "plan.json").read_text())
     assert plan["plan"]["feasible"]
     assert plan["plan"]["cut"] in (1, 2)
     assert plan["plan"]["per_cut"]["cut"] == [1, 2]
     assert len(plan["in_words"]) == 7
-    assert plan["in_words"][0][:20] in told
-    assert matplotlib.image.imread(tmp_path / "plan.png").std() > 0
-    assert len(json.loads((tmp_path / "grid.json").read_text())["points"]) == 16
+    assert matplotlib.image.imread(planned / "plan.png").std() > 0
+    assert len(json.loads((planned / "grid.json").read_text())["points"]) == 16
 
     # Another limit is planned anew without any training; an impossible one says what fails.
+    (tmp_path / "grid.json").write_bytes((planned / "grid.json").read_bytes())
     monkeypatch.setattr(plan_command, "run", None)
     command(*options(model, tmp_path, "--accuracy-min", 1))
-    assert not json.loads((tmp_path / "plan.json").read_text())["plan"]["feasible"]
-    assert "accuracy: cannot be met" in capsys.readouterr().out
+    anew = json.loads((tmp_path / "plan.json").read_text())
+    assert not anew["plan"]["feasible"]
+    told = capsys.readouterr().out
+    assert "accuracy: cannot be met" in told
+    assert anew["in_words"][0][:20] in told
 
 
-def test_points_at_once_measure_the_same(model, tmp_path, capsys):
+def test_points_at_once_measure_the_same(model, planned, tmp_path, monkeypatch, capsys):
     """The points that are missing are measured together; what is there is kept."""
-    one, many = tmp_path / "one", tmp_path / "many"
-    command(*options(model, one, "--accuracy-min", 0, "--seeds", 2))
-    points = json.loads((one / "grid.json").read_text())
-    many.mkdir()
-    (many / "grid.json").write_text(json.dumps(points | {"points": points["points"][3:]}))
-    command(*options(model, many, "--accuracy-min", 0, "--seeds", 2, "--seeds-at-once", 4))
+    groups, real = [], plan_command.run
+    monkeypatch.setattr(
+        plan_command,
+        "run",
+        lambda seeds, *a, **k: groups.append(len(seeds)) or real(seeds, *a, **k),
+    )
+    kept = json.loads((planned / "grid.json").read_text())
+    (tmp_path / "grid.json").write_text(json.dumps(kept | {"points": kept["points"][8:]}))
+    command(*options(model, tmp_path, "--accuracy-min", 0, "--seeds-at-once", 4))
+    assert groups == [4, 4]
     measured = [
         np.asarray(json.loads((folder / "plan.json").read_text())["measured_accuracy"])
-        for folder in (one, many)
+        for folder in (planned, tmp_path)
     ]
     assert measured[0].std() > 0
     np.testing.assert_allclose(*measured, atol=0.03)
-    assert len(json.loads((many / "grid.json").read_text())["points"]) == 16
     capsys.readouterr()
 
 
