@@ -15,7 +15,7 @@ from safetensors.flax import load_file, save_file
 from jaxsplit.federated import LearningState
 from jaxsplit.federated.evaluate import weighted_mean
 from jaxsplit.files import atomic_path
-from jaxsplit.models import LoraConfig
+from jaxsplit.models import LoraConfig, by_block
 
 _CARD = "run.json"
 _WEIGHTS = "weights"
@@ -44,7 +44,7 @@ class RunCard:
 class Weights(NamedTuple):
     """What a run trained."""
 
-    adapters: Any  # ΔW, one for all devices
+    adapters: Any  # ΔW, one for all devices; by block
     heads: Any  # θ_n, leading axis [N]
     participation: jax.Array  # [N] rounds that each device took part in
 
@@ -57,7 +57,7 @@ def save_weights(path: Path, state: LearningState) -> None:
       state: of a run.
     """
     tree = {
-        "adapters": state.adapters,
+        "adapters": by_block(state.adapters),
         "heads": state.heads,
         "participation": state.participation,
     }

@@ -30,6 +30,7 @@ from jaxsplit.federated import (
     run_chunk_of_seeds,
     work,
 )
+from jaxsplit.models import by_block
 from jaxsplit.network import run_keys
 from jaxsplit.observer import Observer
 from jaxsplit.results import describe_run
@@ -178,7 +179,7 @@ def run_seeds(
     results, state = [], jax.device_get(state)
     for k, seed in enumerate(seeds):
         last, measured = jax.tree.map(lambda leaf, k=k: leaf[k], (state, history))
-        observer.finished(seed, last)
+        observer.finished(seed, last._replace(adapters=by_block(last.adapters)))
         results.append(_describe(seed, plan, charge, k, history, measured))
     return results
 

@@ -23,6 +23,7 @@ from jaxsplit.federated import (
 )
 from jaxsplit.files import atomic_path
 from jaxsplit.memory import device_bytes, program_bytes, size
+from jaxsplit.models import stack_blocks
 from jaxsplit.network import Network, NetworkParams, as_arrays, run_keys
 from jaxsplit.observer import Observer
 from jaxsplit.options import OptionError
@@ -61,7 +62,8 @@ def run(
       seeds: one run each.
       network: the choices of the radio.
       scheme: the choices of the learning round, such as `fedft(...)`.
-      backbone: frozen weights, the `params` collection of `scheme.model`.
+      backbone: frozen weights, the `params` collection of `scheme.model`; stacked, or by block: then
+        they are stacked here, and held twice as long as the caller keeps his own.
       dataset: what the devices share out among themselves.
       num_rounds: T.
       network_params: the network's numbers; `network.default_params()` by default.
@@ -199,7 +201,7 @@ def _stacked(partitions: Sequence[Partition]) -> Partition:
 def _on_device(backbone: Any, dataset: Dataset, partitions: Partition) -> World:
     """The world of all seeds on the accelerator: once, not once per seed."""
     arrays: Any = (
-        backbone,
+        stack_blocks(backbone),
         dataset.train_inputs,
         dataset.train_labels,
         *partitions,

@@ -11,7 +11,7 @@ import pytest
 
 from jaxsplit.data import Partition
 from jaxsplit.federated import LearningParams, Scheme, World, fedft
-from jaxsplit.models import LoraConfig, ViT
+from jaxsplit.models import LoraConfig, ViT, stack_blocks
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -65,7 +65,7 @@ def world(model: ViT) -> World:
     partition = Partition(indices, sizes)
     images = jnp.asarray(rng.normal(size=(sizes.sum(), 4, 4, 1)), jnp.float32)
     return World(
-        backbone=model.init(jax.random.key(7), images[:1])["params"],
+        backbone=stack_blocks(model.init(jax.random.key(7), images[:1])["params"]),
         inputs=images,
         labels=jnp.asarray(rng.integers(0, NUM_CLASSES, len(images)), jnp.int32),
         indices=jnp.asarray(partition.indices),

@@ -146,8 +146,11 @@ def coded_loss_and_gradients(
 def sent_once(adapters: Any, head: Any, scheme: Scheme) -> list[Any]:
     """What a device uploads at the end of a round: its blocks' adapters, a shared head on it."""
     if scheme.cut is not None:
-        blocks = [f"blocks_{i}" for i in range(scheme.cut)]
-        adapters = {name: adapters[name] for name in blocks if name in adapters}
+        adapters = {
+            name: jax.tree.map(lambda leaf: leaf[: scheme.cut], part)
+            for name, part in adapters.items()
+            if name == "blocks" and scheme.cut > 0
+        }
     has_head = scheme.heads == "shared" and scheme.head_side == "device"
     return [adapters, head if has_head else {}]
 
@@ -172,6 +175,10 @@ def over_the_upload(
     pieces = np.split(arrived, np.cumsum([leaf.size for leaf in old])[:-1])
     summed = [a + piece.reshape(a.shape) for a, piece in zip(old, pieces, strict=True)]
     adapters, head = jax.tree.unflatten(shape, summed)
+    if scheme.cut is not None and "blocks" in adapters:  # the server's blocks are there already
+        on_server = jax.tree.map(lambda leaf: leaf[scheme.cut :], after[0]["blocks"])
+        both = (adapters["blocks"], on_server)
+        adapters["blocks"] = jax.tree.map(lambda *rows: np.concatenate(rows), *both)
     copy = ({**after[0], **adapters}, head or after[1])
     return copy, wanted - arrived, int(bits[0])
 

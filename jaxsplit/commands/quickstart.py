@@ -21,7 +21,7 @@ from jaxsplit.commands.learning_options import LearningOptions, clipped_sgd
 from jaxsplit.data import digits
 from jaxsplit.federated import Scheme, fedft
 from jaxsplit.files import atomic_path
-from jaxsplit.models import LoraConfig, ViT, pretrain
+from jaxsplit.models import LoraConfig, ViT, by_block, pretrain, stack_blocks
 from jaxsplit.observer import Observer
 from jaxsplit.options import OptionError, check_options
 
@@ -95,7 +95,7 @@ def foundation_model(
       cache_folder: where to keep it; the user's cache folder by default.
 
     Returns:
-      The `params` collection of `BACKBONE`.
+      The `params` collection of `BACKBONE`, stacked.
     """
     recipe = {
         "model": repr(BACKBONE),
@@ -107,7 +107,7 @@ def foundation_model(
     folder = cache_folder or platformdirs.user_cache_path("jaxsplit") / "backbones"
     path = folder / f"digits-vit-{_digest(recipe)}.safetensors"
     with contextlib.suppress(FileNotFoundError, SafetensorError):  # absent or damaged: train
-        return unflatten_dict(load_file(path), sep="/")
+        return stack_blocks(unflatten_dict(load_file(path), sep="/"))
     dataset = digits(PRETRAINING_CLASSES)
     params, accuracy = pretrain(
         jax.random.key(0), BACKBONE, dataset, progress=progress, **PRETRAINING
@@ -115,7 +115,7 @@ def foundation_model(
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         save_file(
-            flatten_dict(params, sep="/"),
+            flatten_dict(by_block(params), sep="/"),
             temporary,
             metadata={**{k: str(v) for k, v in recipe.items()}, "test_accuracy": str(accuracy)},
         )

@@ -24,20 +24,20 @@ class TrainedHalves(NamedTuple):
     def embed(self, trained: Any, inputs: Any, key: jax.Array | None = None) -> Activations:
         """The device's half, on one device's mini-batch."""
         halves = split(self.scheme.model, self.scheme.blocks_on_device)
-        return halves.device_forward(*self._weights(trained, "device"), inputs, key)
+        return halves.device_forward(*self._weights(trained), inputs, key)
 
     def encode(
         self, trained: Any, activations: Activations, key: jax.Array | None = None
     ) -> jax.Array:
         """The server's half, on what arrives from one device; features [B, D]."""
         halves = split(self.scheme.model, self.scheme.blocks_on_device)
-        return halves.server_forward(*self._weights(trained, "server"), activations, key)
+        return halves.server_forward(*self._weights(trained), activations, key)
 
-    def _weights(self, trained: Any, half: str) -> tuple[Any, Any]:
-        """`params` and `lora` of a half."""
+    def _weights(self, trained: Any) -> tuple[Any, Any]:
+        """`params` and `lora` of a half; of what is frozen it reads its own part."""
         if self.scheme.trains_all_weights:
             return trained, {}
-        return getattr(self.divide(self.frozen), half), trained
+        return self.frozen, trained
 
 
 def features_of(trained: Any, scheme: Scheme, frozen: Any, inputs: Any) -> jax.Array:

@@ -1,5 +1,6 @@
 """What a scheduled device exchanges with the server, and what both compute."""
 
+import functools
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -9,7 +10,7 @@ from jaxsplit.federated.halves import TrainedHalves
 from jaxsplit.federated.scheme import Scheme
 from jaxsplit.federated.state import World
 from jaxsplit.federated.upload import Change, row_length, uploaded
-from jaxsplit.models import ViT, split_weights
+from jaxsplit.models import ViT, split_weights, stack_blocks
 
 
 class Work(NamedTuple):
@@ -95,7 +96,7 @@ def work(scheme: Scheme, world: World) -> Work:
         frozen = 0 if scheme.trains_all_weights else bits_of(world.backbone)
         return Work(float(flop.forward), float(flop.backward), 0.0, frozen)
     split = split_flops(shape, scheme.cut, batch)
-    frozen = bits_of(TrainedHalves(scheme, None).divide(world.backbone).device)
+    frozen = bits_of(jax.eval_shape(TrainedHalves(scheme, None).divide, world.backbone).device)
     return Work(
         float(split.device_forward), float(split.device_backward), float(split.server), frozen
     )
@@ -112,7 +113,8 @@ def encoder_shape(scheme: Scheme, world: World) -> EncoderShape:
       The shape; its adapters are those of the scheme.
     """
     model, shapes = scheme.model, _shapes(scheme, world)
-    of_embedding = split_weights(model, world.backbone, cut=0).device
+    divide = functools.partial(split_weights, model, cut=0)
+    of_embedding = jax.eval_shape(divide, world.backbone).device
     patch = of_embedding["patch_embedding"]["weight"].shape[-1] if isinstance(model, ViT) else 0
     outputs = jax.eval_shape(scheme.head.apply, shapes.head, shapes.features)
     return EncoderShape(
@@ -142,7 +144,7 @@ def _shapes(scheme: Scheme, world: World) -> _Shapes:
     key = jax.eval_shape(lambda: jax.random.key(0))
     trained = world.backbone
     if not scheme.trains_all_weights:
-        trained = jax.eval_shape(scheme.model.init, key, inputs)["lora"]
+        trained = jax.eval_shape(stack_blocks, jax.eval_shape(scheme.model.init, key, inputs)["lora"])
 
     def forward(backbone: Any, trained: Any, inputs: Any) -> tuple[Any, jax.Array]:
         halves = TrainedHalves(scheme, backbone)

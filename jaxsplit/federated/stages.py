@@ -11,7 +11,7 @@ from jaxsplit.data import draw_batch
 from jaxsplit.federated.halves import TrainedHalves
 from jaxsplit.federated.scheme import Scheme
 from jaxsplit.federated.state import World
-from jaxsplit.models import Activations
+from jaxsplit.models import Activations, Halves, join_weights
 
 # What each random part of a device's step folds into its key.
 _AUGMENTATION, _DROPOUT, _UPLINK, _DOWNLINK = 1, 2, 3, 4
@@ -102,7 +102,8 @@ def group_gradients(
 
     # 1. Devices draw their mini-batches and go forward to the cut.
     axis = 0 if scheme.adapters_per_device else None
-    on_device, on_server = halves.divide(adapters)
+    of_copies: Any = jax.vmap if scheme.adapters_per_device else lambda function: function
+    on_device, on_server = of_copies(halves.divide)(adapters)
     batch = jax.vmap(draw)(keys, world.indices[devices], world.sizes[devices])
     inputs = jax.vmap(augment)(keys, jax.tree.map(lambda leaf: leaf[batch], world.inputs))
     tokens, device_backward, mask = jax.vjp(
@@ -135,7 +136,8 @@ def group_gradients(
             token_gradient = jnp.where(arrived != 0, token_gradient, 0)
         token_gradient, down = link(_DOWNLINK)(keys, token_gradient)
         (of_device,) = device_backward(token_gradient)
-    return Gradients(losses, of_device | of_server, head_gradient, CodedBits(up, down))
+    gradient = of_copies(join_weights)(Halves(of_device, of_server))
+    return Gradients(losses, gradient, head_gradient, CodedBits(up, down))
 
 
 def transmit(

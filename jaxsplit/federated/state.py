@@ -8,12 +8,13 @@ import jax.numpy as jnp
 from jaxsplit.federated.optimizers import LearningParams, optimizers_at
 from jaxsplit.federated.scheme import Scheme
 from jaxsplit.federated.upload import init_residuals
+from jaxsplit.models import stack_blocks
 
 
 class World(NamedTuple):
     """What a run reads and never changes."""
 
-    backbone: Any  # frozen weights, the `params` collection of the model
+    backbone: Any  # frozen weights, the `params` collection of the model, stacked (`stack_blocks`)
     inputs: Any  # pytree of [M, ...], training inputs of all devices: images, or a dict of tokens
     labels: jax.Array  # [M] int32, or float32 for a regression
     indices: jax.Array  # [N, M_max] int32, samples of each device
@@ -25,7 +26,7 @@ class World(NamedTuple):
 class LearningState(NamedTuple):
     """What a round hands to the next; `()` where each round starts a fresh optimizer."""
 
-    adapters: Any  # ΔW, or all weights; one for all devices between two rounds
+    adapters: Any  # ΔW, or all weights, stacked; one for all devices between two rounds
     adapter_optimizer: Any  # of global adapters, on the server; () of adapters per device
     heads: Any  # θ_n, leading axis [N]; equal rows if the head is shared
     head_optimizers: Any  # personal heads: leading axis [N]; shared head: one, or () per device
@@ -57,7 +58,7 @@ def init_learning(
     adapters = (
         world.backbone
         if scheme.trains_all_weights
-        else scheme.model.init(key_adapters, sample)["lora"]
+        else stack_blocks(scheme.model.init(key_adapters, sample)["lora"])
     )
     features = jnp.zeros((1, scheme.model.hidden_size), jnp.float32)
     head = scheme.head.init(key_head, features)

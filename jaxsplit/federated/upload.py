@@ -9,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 from jaxsplit.costs import wide_sum
 from jaxsplit.federated.halves import TrainedHalves
 from jaxsplit.federated.scheme import Scheme
+from jaxsplit.models import Halves, join_weights
 
 _MAX_ELEMENTS = (2**31 - 1) // 33  # of a row: a float and a bit for each still count in int32
 
@@ -176,7 +177,11 @@ def upload(
     # 4. It takes the place of what was sent; the rest of the change is on the server already.
     part = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), as_tree(arrived), part)
     head = change.head if part.head == () else part.head
-    return Change(change.adapters | part.adapters, head), residual, wide_sum(bits)
+    adapters = part.adapters
+    if scheme.cut is not None:
+        on_server = TrainedHalves(scheme, None).divide(change.adapters).server
+        adapters = join_weights(Halves(adapters, on_server))
+    return Change(adapters, head), residual, wide_sum(bits)
 
 
 def _float32(leaf: jax.Array) -> jax.Array:

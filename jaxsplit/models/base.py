@@ -1,12 +1,15 @@
 """The contract of a backbone: three stages that a split run calls where they belong."""
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import unfreeze
 from jax.typing import DTypeLike
 
+from jaxsplit.models.blocks import STACK, Stack, num_stacked, scan_blocks, stack_blocks
 from jaxsplit.models.lora import LoraConfig, LoraDense
 from jaxsplit.models.transformer import Block, LayerNorm
 
@@ -66,25 +69,25 @@ class Backbone(nn.Module, kw_only=True):
                 f"fused_attention=True with dtype={jnp.dtype(self.dtype).name}: the kernel takes "
                 "bfloat16 or float16"
             )
-        block = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
-        self.blocks = [
-            block(
-                self.num_attention_heads,
-                self.intermediate_size,
-                self.pre_norm,
-                self.hidden_act,
-                self.layer_norm_eps,
-                self.qkv_bias,
-                self.lora,
-                self.dtype,
-                self.fused_attention,
-            )
-            for _ in range(self.num_hidden_layers)
-        ]
+        self.blocks = [self._block() for _ in range(self.num_hidden_layers)]
         if self.pre_norm:
             self.norm = LayerNorm(self.layer_norm_eps)
         if self.pooling == "pooler":
             self.pooler = LoraDense(self.hidden_size, self.lora, dtype=self.dtype)
+
+    def _block(self, **where: Any) -> Block:
+        return Block(
+            self.num_attention_heads,
+            self.intermediate_size,
+            self.pre_norm,
+            self.hidden_act,
+            self.layer_norm_eps,
+            self.qkv_bias,
+            self.lora,
+            self.dtype,
+            self.fused_attention,
+            **where,
+        )
 
     def embed(self, inputs: Any) -> Activations:
         """Embed a mini-batch of inputs."""
@@ -94,10 +97,53 @@ class Backbone(nn.Module, kw_only=True):
         self, activations: Activations, start: int = 0, stop: int | None = None
     ) -> Activations:
         """Run blocks `start` to `stop` (exclusive; None for all)."""
+        stop = self.num_hidden_layers if stop is None else stop
+        return self._encode(activations, start, stop, first_only=False)
+
+    def _encode(
+        self, activations: Activations, start: int, stop: int, *, first_only: bool
+    ) -> Activations:
+        """Run blocks `start` to `stop`, the backbone's last one perhaps for the first token alone.
+
+        All blocks but that one are one compiled body.
+        """
         tokens, mask = activations
-        for block in self.blocks[start:stop]:
-            tokens = block(tokens, mask, False)
+        last = self.num_hidden_layers - 1
+        apart = int(first_only and start <= last < stop)
+        if self.is_initializing():  # each block makes its weights, under its own name
+            for i, of_index in enumerate(self.blocks[start:stop], start):
+                tokens = of_index(tokens, mask, bool(apart) and i == last)
+            return Activations(tokens, mask)
+        block = self._block(parent=None)
+        key = self.make_rng("dropout") if self.has_rng("dropout") else None
+
+        def apply(
+            frozen: Any, trained: Any, tokens: jax.Array, index: jax.Array, *, first_only: bool
+        ) -> jax.Array:
+            weights = {"params": frozen, "lora": trained} if self.lora else {"params": trained}
+            rngs = None if key is None else {"dropout": jax.random.fold_in(key, index)}
+            return cast(jax.Array, block.apply(weights, tokens, mask, first_only, rngs=rngs))
+
+        weights = unfreeze(self.variables)
+        stacks = [self._stack(weights.get(name, {}), start) for name in ("params", "lora")]
+        if self.lora is None:  # then its weights are what may be trained
+            stacks.reverse()
+        frozen, trained = stacks
+        whole, narrow = (partial(apply, first_only=value) for value in (False, True))
+        if self.remat:
+            whole, narrow = jax.checkpoint(whole), jax.checkpoint(narrow)
+        tokens = scan_blocks(whole, frozen, trained, tokens, start, stop - apart)
+        if apart:
+            index = jnp.int32(last)
+            of_last = jax.tree.map(lambda leaf: leaf[0], trained[last : last + 1])
+            tokens = narrow(frozen.rows(index), of_last, tokens, index)
         return Activations(tokens, mask)
+
+    def _stack(self, weights: Any, start: int) -> Stack:
+        """The blocks of a collection, of the whole backbone or of the half from `start` on."""
+        stacked = stack_blocks(weights)
+        is_whole = start + num_stacked(stacked) > self.num_hidden_layers
+        return Stack(stacked.get(STACK, {}), 0 if is_whole else start)
 
     def pool(self, activations: Activations) -> jax.Array:
         """Reduce tokens to features [B, D], float32."""
@@ -116,11 +162,9 @@ class Backbone(nn.Module, kw_only=True):
 
     def features(self, activations: Activations, start: int = 0) -> jax.Array:
         """Run the blocks from `start` on and pool; the last one only for the token that is read."""
-        last = self.num_hidden_layers - 1
-        if self.pooling == "mean" or start > last:
-            return self.pool(self.encode(activations, start))
-        tokens, mask = self.encode(activations, start, last)
-        return self.pool(Activations(self.blocks[last](tokens, mask, True)))
+        first_only = self.pooling != "mean"
+        stop = self.num_hidden_layers
+        return self.pool(self._encode(activations, start, stop, first_only=first_only))
 
     def __call__(self, inputs: Any) -> jax.Array:
         """Features [B, D] of a mini-batch."""

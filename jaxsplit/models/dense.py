@@ -8,12 +8,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
+
+from jaxsplit.models.blocks import Row
 
 
 class Layer(NamedTuple):
     """The weights of one dense layer, laid out as PyTorch does."""
 
-    weight: jax.Array  # W [D_out, D_in]
+    weight: jax.Array | Row  # W [D_out, D_in]
     bias: jax.Array | None  # [D_out]
     a: jax.Array | None = None  # A [r, D_in]; None for a layer without adapter
     b: jax.Array | None = None  # B [D_out, r]
@@ -60,11 +63,44 @@ def separate_product(
     Returns:
       One [..., D_out] per layer.
     """
-    outputs = _split(times(x, _stacked([layer.weight for layer in layers])), layers)
+    weights = tuple(layer.weight for layer in layers)
+    frozen = all(isinstance(weight, Row) for weight in weights)
+    outputs = _split((_times_rows if frozen else _times_weights)(x, weights), layers)
     return [
         y if layer.a is None or layer.b is None else y + scale * times(times(z, layer.a), layer.b)
         for y, z, layer in zip(outputs, adapter_inputs, layers, strict=True)
     ]
+
+
+def _times_weights(x: jax.Array, weights: Sequence[jax.Array | Row]) -> jax.Array:
+    """One product with all weights."""
+    return times(x, _stacked([read_weight(weight, x.dtype) for weight in weights]))
+
+
+@jax.custom_vjp
+def _times_rows(x: jax.Array, weights: tuple[Row, ...]) -> jax.Array:
+    """The same with frozen weights, which are read again on the way back instead of kept."""
+    return _times_weights(x, weights)
+
+
+def _times_rows_forward(
+    x: jax.Array, weights: tuple[Row, ...]
+) -> tuple[jax.Array, tuple[Row, ...]]:
+    return _times_weights(x, weights), weights
+
+
+def _times_rows_backward(
+    weights: tuple[Row, ...], gradient: jax.Array
+) -> tuple[jax.Array, None]:
+    return gradient @ _stacked([read_weight(weight, gradient.dtype) for weight in weights]), None
+
+
+_times_rows.defvjp(_times_rows_forward, _times_rows_backward)
+
+
+def read_weight(weight: jax.Array | Row, dtype: DTypeLike) -> jax.Array:
+    """A weight in the computation's dtype, whether it is read out of a stack or there already."""
+    return (weight.read() if isinstance(weight, Row) else weight).astype(dtype)
 
 
 def _stacked(weights: Sequence[jax.Array]) -> jax.Array:
@@ -76,12 +112,6 @@ def _split(y: jax.Array, layers: Sequence[Layer]) -> list[jax.Array]:
     return [y[..., start:end] for start, end in itertools.pairwise(ends)]
 
 
-def _effective(layer: Layer, scale: float) -> jax.Array:
-    if layer.a is None or layer.b is None:
-        return layer.weight
-    return layer.weight + scale * (layer.b @ layer.a)
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _merged(scale: float, x: jax.Array, layers: tuple[Layer, ...]) -> list[jax.Array]:
     return _merged_forward(scale, x, layers)[0]
@@ -90,7 +120,10 @@ def _merged(scale: float, x: jax.Array, layers: tuple[Layer, ...]) -> list[jax.A
 def _merged_forward(
     scale: float, x: jax.Array, layers: tuple[Layer, ...]
 ) -> tuple[list[jax.Array], tuple[jax.Array, jax.Array, tuple[Layer, ...]]]:
-    weight = _stacked([_effective(layer, scale) for layer in layers])
+    weight = _stacked([read_weight(layer.weight, x.dtype) for layer in layers])
+    if any(layer.a is not None for layer in layers):
+        a, b = _side_by_side(layers)
+        weight = weight + scale * (b @ a)
     return _split(times(x, weight), layers), (x, weight, layers)
 
 
@@ -102,7 +135,7 @@ def _merged_backward(
     x, weight, layers = residuals
     gradient = gradients[0] if len(gradients) == 1 else jnp.concatenate(gradients, axis=-1)
     rows, row_gradients = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, weight.shape[0])
-    of_weight = row_gradients.T @ rows  # dead code unless W is trained
+    of_weight = row_gradients.T @ rows  # dead code unless a W is trained
     of_layers, out, low = [], 0, 0
     if any(layer.a is not None for layer in layers):
         # The gradients of all A and B in four thin products; those of B are diagonal blocks.
@@ -110,7 +143,8 @@ def _merged_backward(
         of_a, of_b = (row_gradients @ b).T @ rows, times(rows, a).T @ row_gradients
     for layer in layers:
         width = layer.weight.shape[0]
-        of_layer = Layer(of_weight[out : out + width], None)
+        is_frozen = isinstance(layer.weight, Row)
+        of_layer = Layer(None if is_frozen else of_weight[out : out + width], None)  # type: ignore[arg-type]
         if layer.a is not None:
             rank = layer.a.shape[0]
             of_layer = of_layer._replace(

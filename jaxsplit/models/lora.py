@@ -1,14 +1,17 @@
 """Low-rank adapters: their configuration, the dense layer that carries one, merging, counts."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxsplit.models.dense import Layer, merged_product, separate_product
+from jaxsplit.models.blocks import STACK, Row, by_block, stack_blocks
+from jaxsplit.models.dense import Layer, merged_product, read_weight, separate_product
 
 #: Every layer that may carry an adapter.
 TARGETS = ("query", "key", "value", "attention_output", "mlp_in", "mlp_out", "pooler")
@@ -68,10 +71,11 @@ class LoraDense(nn.Module):
     def weights(self, width: int) -> Layer:
         """The layer's weights for inputs of `width`, in the computation's dtype."""
         normal = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
-        weight = self.param("weight", normal, (self.features, width), jnp.float32)
+        weight = frozen_or_param(self, "weight", normal, (self.features, width))
         bias = None
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            bias = frozen_or_param(self, "bias", nn.initializers.zeros, (self.features,))
+            bias = read_weight(bias, self.dtype)
         layer = Layer(weight, bias)
         if self.lora is not None and self.name in self.lora.targets:
             lora = self.lora
@@ -82,12 +86,24 @@ class LoraDense(nn.Module):
 
             a = self.variable("lora", "a", init_a)
             b = self.variable("lora", "b", jnp.zeros, (self.features, lora.rank), jnp.float32)
-            layer = layer._replace(a=a.value, b=b.value)
-        return jax.tree.map(lambda leaf: leaf.astype(self.dtype), layer)
+            layer = layer._replace(a=a.value.astype(self.dtype), b=b.value.astype(self.dtype))
+        return layer
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Apply the layer to the last axis of `x`, shape [..., D_in]."""
         return apply_dense(x, self)[0]
+
+
+def frozen_or_param(
+    module: nn.Module, name: str, init: Callable[..., jax.Array], shape: tuple[int, ...]
+) -> jax.Array | Row:
+    """A weight of a module: a float32 array, or a `Row` where blocks are scanned.
+
+    Flax would compare the shape of a `Row` with that of what `init` makes.
+    """
+    if module.has_variable("params", name):
+        return cast(jax.Array | Row, module.get_variable("params", name))
+    return cast(jax.Array, module.param(name, init, shape, jnp.float32))
 
 
 def apply_dense(x: jax.Array, *layers: LoraDense) -> list[jax.Array]:
@@ -144,7 +160,7 @@ def merge(params: Any, adapters: Any, lora: LoraConfig) -> Any:
       >>> merge(params, adapters, LoraConfig(rank=1, alpha=3.0))["query"]["weight"].tolist()
       [[3.0, 3.0], [3.0, 3.0]]
     """
-    return _shifted(params, adapters, lora.scale)
+    return _shifted(params, _like(params, adapters), lora.scale)
 
 
 def unmerge(params: Any, adapters: Any, lora: LoraConfig) -> Any:
@@ -165,7 +181,12 @@ def unmerge(params: Any, adapters: Any, lora: LoraConfig) -> Any:
       >>> unmerge(params, adapters, LoraConfig(rank=1, alpha=3.0))["query"]["weight"].tolist()
       [[0.0, 0.0], [0.0, 0.0]]
     """
-    return _shifted(params, adapters, -lora.scale)
+    return _shifted(params, _like(params, adapters), -lora.scale)
+
+
+def _like(params: Any, adapters: Any) -> Any:
+    """The adapters by block, or stacked, as the weights are."""
+    return stack_blocks(adapters) if STACK in params else by_block(adapters)
 
 
 def _shifted(params: Any, adapters: Any, scale: float) -> Any:
@@ -214,7 +235,8 @@ def adapter_count(params: Any, lora: LoraConfig) -> int:
     total = 0
     for name, part in params.items():
         if name in lora.targets:
-            total += lora.rank * sum(part["weight"].shape)
+            *blocks, out, width = part["weight"].shape
+            total += math.prod(blocks) * lora.rank * (out + width)
         elif hasattr(part, "items"):
             total += adapter_count(part, lora)
     return total

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -17,6 +18,7 @@ from safetensors.numpy import save_file
 
 from jaxsplit.files import atomic_path
 from jaxsplit.models.base import Backbone
+from jaxsplit.models.blocks import by_block
 from jaxsplit.models.checkpoint_files import CheckpointError, read_json, read_tensors
 from jaxsplit.models.families import Family
 from jaxsplit.models.lora import TARGETS, LoraConfig
@@ -53,7 +55,7 @@ class Adapter(NamedTuple):
     """What a PEFT folder holds, in our layout."""
 
     lora: LoraConfig
-    adapters: Any  # the `lora` collection
+    adapters: Any  # the `lora` collection, by block
     head: Any | None  # weights of the task head, if the folder has one
 
 
@@ -101,7 +103,7 @@ def export_peft(
       folder: where to write; created. Files are complete or absent.
       checkpoint: what was fine-tuned.
       lora: the adapters' configuration.
-      adapters: the `lora` collection.
+      adapters: the `lora` collection, by block or stacked.
       head: weights of the task head.
       transformers_4: name the modules of a ViT as transformers 4 did; version 5 renamed them.
 
@@ -115,7 +117,7 @@ def export_peft(
     in_class = model.pooling == family.pooling  # transformers has this model with its head
     root = f"{_ROOT}.{family.prefix}" if in_class else _ROOT
     modules = dict(_modules(model, family, legacy=transformers_4))
-    flat = flatten_dict(adapters, sep="/")
+    flat = flatten_dict(by_block(adapters), sep="/")
     parts = sorted({path.rsplit("/", 1)[0] for path in flat})
     tensors = {
         f"{root}.{modules[part]}.{which}.weight": np.asarray(flat[f"{part}/{ours}"], np.float32)
@@ -255,7 +257,8 @@ def _adapters_of(
 def _check_shapes(adapters: Any, checkpoint: Checkpoint, lora: LoraConfig, folder: Path) -> None:
     """Every block has the same adapters, and each fits its weight."""
     found = flatten_dict(adapters, sep="/")
-    weights = flatten_dict(checkpoint.params, sep="/")
+    shapes = jax.eval_shape(by_block, checkpoint.params)
+    weights = flatten_dict(shapes, sep="/")
     for part, module in _modules(checkpoint.model, checkpoint.family):
         if part.rsplit("/", 1)[-1] not in lora.targets:
             continue

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxsplit.data import Dataset
+from jaxsplit.models.blocks import stack_blocks
 from jaxsplit.models.vit import ViT
 
 
@@ -39,13 +40,14 @@ def pretrain(
       progress: called after each epoch with the epochs done and their number.
 
     Returns:
-      `(params, test_accuracy)`: the backbone's weights (the head is dropped) and its accuracy.
+      `(params, test_accuracy)`: the backbone's weights, stacked (the head is dropped), and its
+      accuracy.
     """
     head = nn.Dense(dataset.num_classes)
     key_model, key_head, key_steps = jax.random.split(key, 3)
     inputs, labels = jnp.asarray(dataset.train_inputs), jnp.asarray(dataset.train_labels)
     weights = {
-        "model": model.init(key_model, inputs[:1])["params"],
+        "model": stack_blocks(model.init(key_model, inputs[:1])["params"]),
         "head": head.init(key_head, jnp.zeros((1, model.hidden_size))),
     }
     steps_per_epoch = max(1, len(labels) // batch_size)

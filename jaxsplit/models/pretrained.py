@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.typing import DTypeLike
 
 from jaxsplit.models.base import POOLINGS, Backbone
+from jaxsplit.models.blocks import stack_blocks
 from jaxsplit.models.checkpoint_files import (
     CheckpointError,
     find_checkpoint,
@@ -34,7 +35,7 @@ class Checkpoint:
     """A checkpoint that was read: what to run, its weights, and where they are from."""
 
     model: Backbone  # without adapters
-    params: Any  # the frozen weights, the `params` collection of `model`
+    params: Any  # the frozen weights, the `params` collection of `model`, stacked (`stack_blocks`)
     head: Any | None  # weights of the checkpoint's own task head, if it has one
     family: Family
     folder: Path
@@ -213,7 +214,7 @@ def _to_tree(
             )
         if path == ("position_embedding",) and image_size is not None:
             tensor = resize_positions(tensor, image_size // model.patch_size)
-        flat[path] = jnp.asarray(tensor, param_dtype)
+        flat[path] = tensor
     if missing:
         hint = ""
         if any(name.startswith("pooler.") for name in missing):
@@ -228,7 +229,8 @@ def _to_tree(
             f"{folder}: {len(extra)} tensors that config.json knows nothing of, the first is "
             f"{extra[0]!r}; a fine-tuned adapter or another network? Merge or remove them"
         )
-    return unflatten_dict(flat)
+    tree = stack_blocks(unflatten_dict(flat))  # on the host, before anything is on the accelerator
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, param_dtype), tree)
 
 
 def _expected_shapes(model: Backbone, config: Any) -> dict[tuple[str, ...], tuple[int, ...]]:

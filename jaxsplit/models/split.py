@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jaxsplit.models.base import Activations, Backbone
+from jaxsplit.models.blocks import STACK
 
 
 class SplitModel(NamedTuple):
@@ -23,7 +25,7 @@ class SplitModel(NamedTuple):
 
 
 class Halves(NamedTuple):
-    """A pytree of weights, divided at the cut. Both are views: nothing is copied."""
+    """A pytree of weights, divided at the cut."""
 
     device: Any
     server: Any
@@ -48,7 +50,8 @@ def split(model: Backbone, cut: int) -> SplitModel:
       cut: l, 0…L.
 
     Returns:
-      The two halves as functions of their own weights (see `split_weights`).
+      The two halves as functions of their own weights (see `split_weights`). Frozen weights may be
+      those of the whole backbone, too: each half reads its own.
 
     Raises:
       ValueError: `cut` outside 0…L.
@@ -86,22 +89,54 @@ def split(model: Backbone, cut: int) -> SplitModel:
 
 
 def split_weights(model: Backbone, weights: Any, cut: int) -> Halves:
-    """Divide frozen weights or adapters at the cut.
+    """Divide frozen weights or adapters at the cut; `join_weights` undoes it.
 
     Args:
       model: the backbone.
-      weights: its `params` or `lora` collection, a dictionary with one entry per part.
+      weights: its `params` or `lora` collection, stacked or by block.
       cut: l, 0…L.
 
     Returns:
-      `Halves(device, server)`, dictionaries that share the arrays of `weights`.
+      `Halves(device, server)`, dictionaries that share the arrays of `weights` but for a stack that
+      the cut goes through: of that both are slices.
 
     Raises:
       ValueError: `cut` outside 0…L.
     """
     _check_cut(model, cut)
-    on_server = {f"blocks_{i}" for i in range(cut, model.num_hidden_layers)} | {"norm", "pooler"}
-    return Halves(
-        device={name: part for name, part in weights.items() if name not in on_server},
-        server={name: part for name, part in weights.items() if name in on_server},
-    )
+    blocks = model.num_hidden_layers
+    on_server = {f"blocks_{i}" for i in range(cut, blocks)} | {"norm", "pooler"}
+    device = {name: part for name, part in weights.items() if name not in on_server}
+    server = {name: part for name, part in weights.items() if name in on_server}
+    if (stack := device.pop(STACK, None)) is not None:
+        for half, rows in ((device, slice(cut)), (server, slice(cut, None))):
+            if range(blocks)[rows]:
+                half[STACK] = jax.tree.map(lambda leaf, rows=rows: leaf[rows], stack)
+    return Halves(device, server)
+
+
+def join_weights(halves: Halves) -> Any:
+    """Put the halves of a collection together again.
+
+    Args:
+      halves: from `split_weights`, or of the same form.
+
+    Returns:
+      The collection.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxsplit.models import ViT
+      >>> model = ViT(patch_size=2, hidden_size=8, num_hidden_layers=4, num_attention_heads=2,
+      ...             intermediate_size=16)
+      >>> halves = split_weights(model, {"blocks": {"a": jnp.arange(4)}}, cut=1)
+      >>> halves.device["blocks"]["a"].tolist(), halves.server["blocks"]["a"].tolist()
+      ([0], [1, 2, 3])
+      >>> join_weights(halves)["blocks"]["a"].tolist()
+      [0, 1, 2, 3]
+    """
+    joined = halves.device | halves.server
+    if STACK in halves.device and STACK in halves.server:
+        stacks = (half[STACK] for half in halves)
+        joined[STACK] = jax.tree.map(lambda *rows: jnp.concatenate(rows), *stacks)
+    return joined

@@ -2,13 +2,17 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxsplit.models.lora import LoraConfig, LoraDense, apply_dense
+from jaxsplit.models.blocks import Row
+from jaxsplit.models.dense import read_weight
+from jaxsplit.models.lora import LoraConfig, LoraDense, apply_dense, frozen_or_param
 
 
 @jax.custom_jvp
@@ -64,15 +68,56 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalise x [..., D]; the dtype stays."""
-        shape = (1,) * (x.ndim - 1) + (-1,)
-        scale, bias = (
-            self.param(name, init, (x.shape[-1],), jnp.float32).astype(jnp.float32).reshape(shape)
-            for name, init in (("scale", nn.initializers.ones), ("bias", nn.initializers.zeros))
-        )
-        wide = x.astype(jnp.float32)
-        centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
-        variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
-        return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(x.dtype)
+        scale = frozen_or_param(self, "scale", nn.initializers.ones, x.shape[-1:])
+        bias = frozen_or_param(self, "bias", nn.initializers.zeros, x.shape[-1:])
+        return _normalise(self.epsilon, x, scale, bias)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _normalise(
+    epsilon: float, x: jax.Array, scale: jax.Array | Row, bias: jax.Array | Row
+) -> jax.Array:
+    r"""$y = \hat x \odot s + b$ with $\hat x = (x - \bar x) / \sqrt{\mathrm{var}(x) + \epsilon}$.
+
+    The way back keeps $\hat x$ and one number per row:
+    $\partial x = (g - \overline{g} - \hat x\,\overline{g \hat x}) / \sqrt{\cdot}$ with
+    $g = s \odot \partial y$.
+    """
+    return _normalise_forward(epsilon, x, scale, bias)[0]
+
+
+def _normalise_forward(
+    epsilon: float, x: jax.Array, scale: jax.Array | Row, bias: jax.Array | Row
+) -> tuple[jax.Array, Any]:
+    wide = x.astype(jnp.float32)
+    centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+    inverse = jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + epsilon)
+    normal = centred * inverse
+    y = normal * _along_last(scale, x.ndim) + _along_last(bias, x.ndim)
+    return y.astype(x.dtype), (normal, inverse, scale, bias)
+
+
+def _normalise_backward(_: float, kept: Any, gradient: jax.Array) -> tuple[jax.Array, Any, Any]:
+    normal, inverse, scale, bias = kept
+    wide = gradient.astype(jnp.float32)
+    scaled = wide * _along_last(scale, wide.ndim)
+    along = jnp.mean(scaled * normal, axis=-1, keepdims=True)
+    of_x = inverse * (scaled - jnp.mean(scaled, axis=-1, keepdims=True) - normal * along)
+
+    def of_vector(vector: jax.Array | Row, terms: jax.Array) -> jax.Array | None:
+        if isinstance(vector, Row):
+            return None
+        return jnp.sum(terms, axis=tuple(range(terms.ndim - 1))).astype(vector.dtype)
+
+    of_scale, of_bias = of_vector(scale, wide * normal), of_vector(bias, wide)
+    return of_x.astype(gradient.dtype), of_scale, of_bias
+
+
+def _along_last(vector: jax.Array | Row, ndim: int) -> jax.Array:
+    return read_weight(vector, jnp.float32).reshape((1,) * (ndim - 1) + (-1,))
+
+
+_normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
 class SelfAttention(nn.Module):

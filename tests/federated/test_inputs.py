@@ -20,7 +20,7 @@ from jaxsplit.federated import (
     init_learning,
     payload,
 )
-from jaxsplit.models import Bert, LoraConfig, MlpHead, ViT
+from jaxsplit.models import Bert, LoraConfig, MlpHead, ViT, stack_blocks
 
 SIZES = np.array([3, 5, 7, 4], np.int32)  # the first device holds less than a batch
 NUM_TESTS = 10
@@ -99,7 +99,7 @@ def make_world(kind, scheme):
     prepare = scheme.transform or (lambda inputs: inputs)
     shapes = jax.eval_shape(lambda x: scheme.model.init(jax.random.key(0), prepare(x)), inputs)
     return World(
-        backbone=draw_like(shapes["params"], 7),
+        backbone=stack_blocks(draw_like(shapes["params"], 7)),
         inputs=inputs,
         labels=jnp.asarray(data.train_labels),
         indices=jnp.asarray(indices, jnp.int32),

@@ -145,11 +145,11 @@ def test_backbone_is_never_copied_per_device(per_device, state, scheme, learning
         jax.random.key(0), state, everyone, scheme, learning_params, world
     ).compile()
     text = program.as_text()
-    kernel = world.backbone["blocks_0"]["mlp_in"]["weight"]
-    assert kernel.shape == (16, 8)
-    assert "f32[16,8]" in text
-    assert "f32[5,16,8]" not in text
-    assert "f32[6,16,8]" not in text
+    kernel = world.backbone["blocks"]["mlp_in"]["weight"]
+    assert kernel.shape == (2, 16, 8)
+    assert "f32[2,16,8]" in text
+    for copies in ("5,2,16,8", "2,5,16,8", "5,16,8", "6,2,16,8", "2,6,16,8", "6,16,8"):
+        assert f"f32[{copies}]" not in text
 
 
 def test_chunks_do_not_change_the_run(scheme, learning_params, world):
