@@ -13,7 +13,7 @@ from jaxsplit.data import Partition
 from jaxsplit.federated import LearningParams, Scheme, World, fedft
 from jaxsplit.models import LoraConfig, ViT
 
-pytest_plugins = ("compile_report", "margin_report")
+pytest_plugins = ("compile_report", "margin_report", "workers")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -38,6 +38,7 @@ def state(scheme, learning_params, world):
     return fresh._replace(adapters=adapters, heads=heads)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("name", MASKS)
 def test_equals_the_plain_loop(name, state, scheme, learning_params, world):
     mask, key = np.array(MASKS[name], bool), jax.random.key(3)

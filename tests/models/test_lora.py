@@ -51,6 +51,7 @@ def separate(x, layers):
 # -- both products against the formula -------------------------------------------------------------
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("product", [merged, separate])
 @pytest.mark.parametrize(
     "has_adapter", [(True, True, True), (False, True, False), (False, False, False), (True,)]
@@ -76,6 +77,7 @@ def test_products_equal_the_formula(product, has_adapter):
     chex.assert_trees_all_close(ours, expected, **within(expected, GRADIENT * SUM_LENGTH))
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("product", [merged, separate])
 @pytest.mark.parametrize("is_shared", [True, False])
 def test_products_under_vmap(product, is_shared):
@@ -239,6 +241,7 @@ def test_adapters_and_bare_model_share_weights(case):
     assert "lora" not in params
 
 
+@pytest.mark.numerics
 def test_merged_weights_are_the_adapted_model(case):
     lora = case.model.lora
     merged_weights = merge(case.params, case.adapters, lora)

@@ -109,6 +109,7 @@ def numpy_bert(case):
     return np.array(features)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize(
     ("kind", "pooling"),
     [("vit", "pooler"), ("bert", "pooler"), ("bert", "mean"), ("roberta", "cls")],
@@ -147,6 +148,7 @@ def test_a_sequence_of_padding_alone_is_finite(case_of):
 # -- the last block reads one token ----------------------------------------------------------------
 
 
+@pytest.mark.numerics
 def test_last_block_for_one_token_is_the_whole_one(case):
     """`features` equals `pool(encode(...))` in values and in gradients of all adapters."""
 
@@ -208,6 +210,7 @@ def test_remat_gives_the_same_gradient_in_less_memory(model, random_like):
 # -- parts -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.numerics
 def test_gelu_equals_scipy():
     x = np.concatenate([np.linspace(-12, 12, 4001), [0.0, 1e-30, -1e-30, 1e4, -1e4]])
     x = x.astype(np.float32)
@@ -220,6 +223,7 @@ def test_gelu_equals_scipy():
     np.testing.assert_allclose(derivative, ndtr(wide) + wide * density, rtol=0, atol=4 * eps)
 
 
+@pytest.mark.numerics
 def test_layer_norm_of_a_large_mean_keeps_its_digits():
     """The mean goes first: E[x²] − E[x]² would lose everything here."""
     x = 1e4 + np.random.default_rng(0).normal(size=(3, 64))

@@ -591,6 +591,7 @@ def test_trainable_elements_are_those_of_peft(name, folder_of, tmp_path):
     check_trainable(network, checkpoint, lora, head)
 
 
+@pytest.mark.numerics
 def test_minilm_makes_the_round_trip(tmp_path):
     minilm()
     checkpoint = from_pretrained("minilm")

@@ -111,6 +111,7 @@ def logits_of(checkpoint, inputs):
 # -- random networks of every family ---------------------------------------------------------------
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_equal_pytorch(name, saved):
     network, folder = saved(name)
@@ -151,6 +152,7 @@ def test_features_of_every_pooling_equal_pytorch(name, saved):
         np.testing.assert_allclose(features, expected[pooling], **bound)
 
 
+@pytest.mark.numerics
 def test_activations_equal_pytorch():
     x = np.concatenate([np.linspace(-9, 9, 301), [1e-6, -40.0, 40.0]]).astype(np.float32)
     ours = jax.jit(lambda x: {name: f(x) for name, f in ACTIVATIONS.items()})(x)
@@ -205,6 +207,7 @@ def test_shards_and_narrow_files(saved, tmp_path):
         )
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("image_size", [4, 6, 12, 18])
 def test_positions_are_interpolated_as_in_pytorch(image_size, saved):
     network, folder = saved("vit")
@@ -375,6 +378,7 @@ def check_against_peft(checkpoint, network, lora):
 EVERYTHING = ("query", "key", "value", "attention_output", "mlp_in", "mlp_out")
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize(
     ("name", "targets"),
     [

@@ -10,6 +10,7 @@ from tolerances import GRADIENT, roundings, within
 from jaxsplit.models import Activations, ViT, split, split_weights
 
 
+@pytest.mark.numerics
 def test_split_is_exact(case):
     """Features and gradients of device and server adapters, at each cut, are the whole model's."""
     model, inputs = case.model, case.inputs
