@@ -13,6 +13,8 @@ from jaxsplit.data import Partition
 from jaxsplit.federated import LearningParams, Scheme, World, fedft
 from jaxsplit.models import LoraConfig, ViT, stack_blocks
 
+pytest_plugins = ("compile_report", "margin_report", "workers")
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

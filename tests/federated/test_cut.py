@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 import reference_round as reference
+from tolerances import after_rounds, for_most_keys
 
 from jaxsplit import compression
 from jaxsplit.costs import wide_value
@@ -99,17 +100,18 @@ def noisy_state(scheme, params, world):
 def test_equals_the_plain_loop(name, model, params, world):
     scheme = SCHEMES[name](model)
     state = noisy_state(scheme, params, world)
-    for mask in [MASKS["three"]] if scheme.codec else MASKS.values():
-        key, mask = jax.random.key(3), np.array(mask, bool)
+
+    def check(seed, mask):
+        key, mask = jax.random.key(seed), np.array(mask, bool)
         expected = reference.reference_round(
             key, state, mask, scheme, params, world, compiled, by_hand=False
         )
         new, info = jitted_round(key, state, jnp.asarray(mask), scheme, params, world)
         heads = jax.tree.map(lambda *rows: jnp.stack(rows), *expected.heads)
-        chex.assert_trees_all_close(
-            (new.adapters, new.heads), (expected.adapters, heads), rtol=1e-4, atol=4e-6
-        )
-        np.testing.assert_allclose(info.device_loss, expected.device_loss, rtol=2e-5)
+        after = (expected.adapters, heads)
+        chex.assert_trees_all_close((new.adapters, new.heads), after, **after_rounds(after, scheme))
+        bound = after_rounds(expected.device_loss, scheme)
+        np.testing.assert_allclose(info.device_loss, expected.device_loss, **bound)
         bits = np.stack([wide_value(words) for words in info.coded_bits], axis=-1)
         assert bits.tolist() == expected.coded_bits.tolist()
         assert (bits.sum() > 0) == (scheme.codec is not None)
@@ -117,12 +119,19 @@ def test_equals_the_plain_loop(name, model, params, world):
         moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), new.adapters, state.adapters)
         assert all(any(jax.tree.leaves(part)) for part in moved.values())
 
+    if scheme.codec:
+        for_most_keys(functools.partial(check, mask=MASKS["three"]))
+    else:
+        for mask in MASKS.values():
+            check(3, mask)
+
 
 def sgd_scheme(make, model, **options):
     lora = dataclasses.replace(LORA, per_device=True)
     return make(model, 3, lora=lora, batch_size=4, optimizer=optax.sgd, schedule=None, **options)
 
 
+@pytest.mark.numerics
 def test_one_step_of_sft_is_fedfts_aggregation(model, params, world):
     """Identity codec, K = 1, plain SGD, equal sizes: the mean of copies is a step on the mean."""
     world = world._replace(sizes=jnp.full_like(world.sizes, 3))
@@ -133,8 +142,8 @@ def test_one_step_of_sft_is_fedfts_aggregation(model, params, world):
     after, _ = jitted_round(jax.random.key(3), state, mask, copies, params, world)
     start = noisy_state(common, params, world)
     expected, _ = jitted_round(jax.random.key(3), start, mask, common, params, world)
-    chex.assert_trees_all_close(after.adapters, expected.adapters, rtol=1e-5, atol=1e-6)
-    chex.assert_trees_all_close(after.heads, expected.heads, rtol=1e-5, atol=1e-6)
+    for new, old in ((after.adapters, expected.adapters), (after.heads, expected.heads)):
+        chex.assert_trees_all_close(new, old, **after_rounds(old, common))
 
 
 def test_fl_lora_is_centralised_training_on_the_union(model, params, world):
@@ -158,15 +167,11 @@ def test_fl_lora_is_centralised_training_on_the_union(model, params, world):
     def step(rate):
         return lambda weight, gradient: weight - rate * gradient
 
-    chex.assert_trees_all_close(
-        after.adapters, jax.tree.map(step(0.2), state.adapters, of_adapters), rtol=1e-4, atol=1e-6
-    )
-    chex.assert_trees_all_close(
-        jax.tree.map(lambda leaf: leaf[0], after.heads),
-        jax.tree.map(step(0.1), head, of_head),
-        rtol=1e-4,
-        atol=1e-6,
-    )
+    expected = jax.tree.map(step(0.2), state.adapters, of_adapters)
+    chex.assert_trees_all_close(after.adapters, expected, **after_rounds(expected, scheme))
+    expected = jax.tree.map(step(0.1), head, of_head)
+    first = jax.tree.map(lambda leaf: leaf[0], after.heads)
+    chex.assert_trees_all_close(first, expected, **after_rounds(expected, scheme))
 
 
 def test_a_cut_alone_changes_nothing(model, params, world):
@@ -178,7 +183,8 @@ def test_a_cut_alone_changes_nothing(model, params, world):
         state = noisy_state(scheme, params, world)
         ends.append(jitted_round(jax.random.key(3), state, mask, scheme, params, world)[0])
     for end in ends[1:]:
-        chex.assert_trees_all_close(end.adapters, ends[0].adapters, rtol=1e-5, atol=1e-6)
+        bound = after_rounds(ends[0].adapters, scheme)
+        chex.assert_trees_all_close(end.adapters, ends[0].adapters, **bound)
 
 
 def test_codec_numbers_sweep_in_one_trace(model, world):
@@ -245,20 +251,28 @@ def test_a_sequential_round_ends_with_the_last_device(model, params, world):
     )
     for n in (0, 3):
         state, _ = jitted_round(key, state, jnp.arange(6) == n, scheme, params, world)
-    chex.assert_trees_all_close(together.adapters, state.adapters, rtol=1e-5, atol=1e-6)
-    chex.assert_trees_all_close(together.heads, state.heads, rtol=1e-5, atol=1e-6)
+    for new, old in ((together.adapters, state.adapters), (together.heads, state.heads)):
+        chex.assert_trees_all_close(new, old, **after_rounds(old, scheme))
 
 
 @pytest.mark.parametrize("name", ["sft", "fl_full"])
 def test_a_chunk_trains_and_evaluates(name, model, params, world):
+    """An easy problem, brightness: over three seeds most of the loss goes, compressed or not."""
     scheme = SCHEMES[name](model)
-    state = init_learning(jax.random.key(1), scheme, params, world)
-    masks = jnp.ones((60, 6), bool)
-    _, info, evaluation = run_chunk(
-        jax.random.key(0), state, masks, jnp.int32(0), scheme, params, world
-    )
-    assert float(info.loss[-5:].mean()) < 0.95 * float(info.loss[:5].mean())
-    assert np.isfinite(evaluation.loss)
+    brightness = 2 * (world.labels - 1).astype(jnp.float32)
+    world = world._replace(inputs=world.inputs + brightness[:, None, None, None])
+    masks, losses = jnp.ones((60, 6), bool), []
+    for seed in range(3):
+        state = init_learning(jax.random.key(seed), scheme, params, world)
+        if name == "fl_full":  # its weights are the backbone's, which a chunk would take over
+            state = jax.tree.map(jnp.copy, state)
+        _, info, evaluation = run_chunk(
+            jax.random.key(seed), state, masks, jnp.int32(0), scheme, params, world
+        )
+        losses.append(info.loss)
+        assert np.isfinite(evaluation.loss)
+    curve = np.mean(losses, axis=0)
+    assert curve[-5:].mean() < 0.75 * curve[:3].mean()
 
 
 @pytest.mark.parametrize(

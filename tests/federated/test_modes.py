@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 import reference_round as reference
+from tolerances import after_rounds
 
 from jaxsplit.federated import (
     federated_round,
@@ -122,14 +123,16 @@ def assert_equals_the_plain_loop(state, mask, scheme, params, world, *, round_in
     if scheme.heads == "personal":
         head_optimizers = stacked(head_optimizers)
     new, info = jitted_round(key, state, jnp.asarray(mask), scheme, params, world, round_index)
-    chex.assert_trees_all_close(
-        (new.adapters, new.heads, new.adapter_optimizer, new.head_optimizers),
-        (expected.adapters, stacked(expected.heads), expected.adapter_optimizer, head_optimizers),
-        rtol=1e-4,
-        atol=4e-6,
-    )
-    np.testing.assert_allclose(info.loss, expected.loss, rtol=2e-5)
-    np.testing.assert_allclose(info.device_loss, expected.device_loss, rtol=2e-5)  # NaN = NaN
+    for ours, theirs in (
+        ((new.adapters, new.heads), (expected.adapters, stacked(expected.heads))),
+        (
+            (new.adapter_optimizer, new.head_optimizers),
+            (expected.adapter_optimizer, head_optimizers),
+        ),
+        (info.loss, expected.loss),
+        (info.device_loss, expected.device_loss),  # NaN = NaN
+    ):
+        chex.assert_trees_all_close(ours, theirs, **after_rounds(theirs, scheme))
     assert (new.participation - state.participation).tolist() == mask.astype(int).tolist()
     return new
 
@@ -197,7 +200,7 @@ def test_grouping_of_copies_does_not_show(scheme, learning_params, world):
         )
         for group in (1, 4)
     ]
-    chex.assert_trees_all_close(*rounds, rtol=1e-4, atol=2e-6)
+    chex.assert_trees_all_close(*rounds, **after_rounds(rounds[0], scheme))
 
 
 def test_one_step_of_equal_devices_is_a_global_step(scheme, learning_params, world):
@@ -218,10 +221,9 @@ def test_one_step_of_equal_devices_is_a_global_step(scheme, learning_params, wor
             for scheme in schemes
         )
         for name in ("adapters", "heads", "participation"):
-            chex.assert_trees_all_close(
-                getattr(copies[0], name), getattr(common[0], name), rtol=1e-5, atol=1e-6
-            )
-        chex.assert_trees_all_close(copies[1], common[1], rtol=1e-5)
+            found, expected = getattr(copies[0], name), getattr(common[0], name)
+            chex.assert_trees_all_close(found, expected, **after_rounds(expected, scheme))
+        chex.assert_trees_all_close(copies[1], common[1], **after_rounds(common[1], scheme))
 
 
 @pytest.fixture
@@ -242,8 +244,9 @@ def test_a_chunk_passes_the_round_to_the_schedule(decaying, learning_params, wor
     chunk, infos, _ = run_chunk(
         key, state, jnp.asarray(masks), jnp.int32(2), decaying, learning_params, world
     )
-    chex.assert_trees_all_close(chunk, new, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(infos.device_loss[1], info.device_loss, rtol=1e-5)
+    chex.assert_trees_all_close(chunk, new, **after_rounds(new, decaying))
+    bound = after_rounds(info.device_loss, decaying)
+    np.testing.assert_allclose(infos.device_loss[1], info.device_loss, **bound)
     assert np.isnan(infos.loss).tolist() == [True, False, True, True]
 
 
@@ -279,9 +282,8 @@ def test_a_chunk_of_seeds_equals_each_seed(decaying, learning_params, world):
         alone = run_chunk(
             keys[seed], state, masks[seed], first_round, decaying, numbers[seed], of_seed
         )
-        chex.assert_trees_all_close(
-            jax.tree.map(lambda leaf, seed=seed: leaf[seed], result), alone, rtol=1e-4, atol=4e-6
-        )
+        ours = jax.tree.map(lambda leaf, seed=seed: leaf[seed], result)
+        chex.assert_trees_all_close(ours, alone, **after_rounds(alone, decaying, rounds=4))
 
 
 def test_seeds_share_all_but_the_partition(scheme, learning_params, world):

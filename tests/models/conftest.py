@@ -79,17 +79,3 @@ def case(request):
 def random_like():
     """`random_like(shapes, seed)`: arrays of those shapes, none of them zero."""
     return draw_like
-
-
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """Optimising these small programs takes twice as long as not to, and far longer than a run."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture
-def optimized(quick_compilation):
-    """As users compile: for what is measured on the program, and a check of the largest."""
-    jax.config.update("jax_disable_most_optimizations", False)

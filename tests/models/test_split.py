@@ -5,10 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tolerances import GRADIENT, roundings, within
 
 from jaxsplit.models import Activations, ViT, split, split_weights
 
 
+@pytest.mark.numerics
 def test_split_is_exact(case):
     """Features and gradients of device and server adapters, at each cut, are the whole model's."""
     model, inputs = case.model, case.inputs
@@ -47,9 +49,13 @@ def test_split_is_exact(case):
     splits, (expected, whole_features) = both(case.adapters)
     assert len(splits) == 3
     for gradient, features in splits:
-        np.testing.assert_allclose(features, whole_features, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            features, whole_features, **within(whole_features, roundings(model))
+        )
         assert set(gradient) == set(expected)
-        chex.assert_trees_all_close(gradient, expected, rtol=1e-4, atol=1e-5)
+        chex.assert_trees_all_close(
+            gradient, expected, **within(expected, roundings(model, GRADIENT))
+        )
 
 
 def test_what_crosses_the_cut(case):
