@@ -1,6 +1,7 @@
 """Strict arithmetic for every test, and the small world that learning tests share."""
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from jaxsplit.data import Partition
 from jaxsplit.federated import LearningParams, Scheme, World, fedft
 from jaxsplit.models import LoraConfig, ViT
 
+os.environ["JAXSPLIT_COMPILE_CACHE"] = "off"  # here and in the processes that tests start
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
