@@ -6,6 +6,7 @@ A run is a pure function of a key and a configuration. `Network` and `Scheme` ho
 
 from importlib.metadata import version
 
+from jaxsplit.compile_cache import use_compile_cache
 from jaxsplit.federated import LearningParams, Scheme
 from jaxsplit.network import Network, NetworkParams, run_network
 from jaxsplit.simulate import NonFiniteError, run
@@ -22,4 +23,5 @@ __all__ = [
     "run",
     "run_network",
     "sweep",
+    "use_compile_cache",
 ]

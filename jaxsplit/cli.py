@@ -36,6 +36,7 @@ from jaxsplit.commands.quickstart import QuickstartConfig, foundation_model, qui
 from jaxsplit.commands.report import rounds_above, summary_table, sweep_table, trainable_line
 from jaxsplit.commands.reproduce import ReproduceConfig, load_experiments
 from jaxsplit.commands.watch import Watch, watched
+from jaxsplit.compile_cache import use_compile_cache
 from jaxsplit.costs import Phases
 from jaxsplit.gantt import gantt_figure
 from jaxsplit.models import CheckpointError
@@ -53,35 +54,48 @@ def _flag(option: str) -> str:
     return option if option in _POSITIONAL else "--" + option.replace("_", "-")
 
 
-def _quickstart(config: tyro.conf.OmitArgPrefixes[QuickstartConfig]) -> QuickstartConfig:
-    return config
+@dataclasses.dataclass(frozen=True)
+class Common:
+    """What every command takes."""
+
+    compile_cache: bool = True
+    """Keep compiled programs in the user's cache folder, and read them at the next start. The
+    environment variable JAXSPLIT_COMPILE_CACHE names another folder, or says off."""
 
 
-def _run(config: tyro.conf.OmitArgPrefixes[FineTuneConfig]) -> FineTuneConfig:
-    return config
+_Common = tyro.conf.OmitArgPrefixes[Common]
 
 
-def _plan(config: tyro.conf.OmitArgPrefixes[PlanConfig]) -> PlanConfig:
-    return config
+def _quickstart(config: tyro.conf.OmitArgPrefixes[QuickstartConfig], common: _Common) -> Any:
+    return config, common
 
 
-def _sweep(config: tyro.conf.OmitArgPrefixes[SweepConfig]) -> SweepConfig:
-    return config
+def _run(config: tyro.conf.OmitArgPrefixes[FineTuneConfig], common: _Common) -> Any:
+    return config, common
 
 
-def _reproduce(config: tyro.conf.OmitArgPrefixes[ReproduceConfig]) -> ReproduceConfig:
-    return config
+def _plan(config: tyro.conf.OmitArgPrefixes[PlanConfig], common: _Common) -> Any:
+    return config, common
+
+
+def _sweep(config: tyro.conf.OmitArgPrefixes[SweepConfig], common: _Common) -> Any:
+    return config, common
+
+
+def _reproduce(config: tyro.conf.OmitArgPrefixes[ReproduceConfig], common: _Common) -> Any:
+    return config, common
 
 
 def _data(
     command: Annotated[DescribeConfig, tyro.conf.subcommand("describe")]
     | Annotated[None, tyro.conf.Suppress],
-) -> DescribeConfig | None:
-    return command
+    common: _Common,
+) -> Any:
+    return command, common
 
 
-def _export(config: tyro.conf.OmitArgPrefixes[ExportConfig]) -> ExportConfig:
-    return config
+def _export(config: tyro.conf.OmitArgPrefixes[ExportConfig], common: _Common) -> Any:
+    return config, common
 
 
 _COMMANDS: dict[str, Callable[..., Any]] = {
@@ -104,7 +118,7 @@ _CONFIGS = {
 }
 
 
-def _parse(arguments: Sequence[str]) -> Any:
+def _parse(arguments: Sequence[str]) -> tuple[Any, Common]:
     """Parse with tyro; its boxed message becomes one line on the option at fault."""
     _refuse_repeated(arguments)
     captured = io.StringIO()
@@ -114,7 +128,11 @@ def _parse(arguments: Sequence[str]) -> Any:
                 _COMMANDS,
                 prog="jaxsplit",
                 args=list(arguments),
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+                config=(
+                    tyro.conf.OmitArgPrefixes,
+                    tyro.conf.OmitSubcommandPrefixes,
+                    tyro.conf.CascadeSubcommandArgs,  # common options after `data describe`, too
+                ),
             )
     except SystemExit as stop:
         if stop.code:
@@ -301,9 +319,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exits with 2 on a wrong option, with 1 where a run failed and with 130 on Ctrl-C, each with
     one line on standard error.
     """
-    config = _parse(sys.argv[1:] if arguments is None else arguments)
+    config, common = _parse(sys.argv[1:] if arguments is None else arguments)
     # A log has no width of its own: leave room for the table.
     console = Console(width=None if sys.stdout.isatty() else 140)
+    if common.compile_cache:
+        use_compile_cache(warn=_warn)
     try:
         _RUNNERS[type(config)](config, console)
     except OptionError as error:
@@ -318,6 +338,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _warn(message: str) -> None:
+    print(f"jaxsplit: warning: {message}", file=sys.stderr)
 
 
 def _fail(code: int, message: str) -> None:

@@ -200,8 +200,8 @@ class _Charge:
     def __init__(self, seeds: Sequence[int], plan: Plan, world: World) -> None:
         self._plan, self._keys = plan, [run_keys(seed) for seed in seeds]
         self.schedules = [plan.draw_schedule(keys) for keys in self._keys]
-        self.payload: Payload = payload(plan.scheme, world)
-        self._work: Work = work(plan.scheme, world)
+        shapes, structure = jax.tree.flatten(jax.eval_shape(lambda: world))
+        self.payload, self._work = _exchanged(plan.scheme, tuple(shapes), structure)
 
     def sent(self, k: int, history: History) -> Payload:
         """Bits of seed k's rounds [T, N]; of those to come what no codec counts."""
@@ -212,6 +212,15 @@ class _Charge:
         """Times of seed k's rounds."""
         sent = self.sent(k, history)
         return self._plan.charge(self._keys[k], self.schedules[k], sent, self._work)
+
+
+@functools.lru_cache(maxsize=8)
+def _exchanged(
+    scheme: Scheme, shapes: tuple[jax.ShapeDtypeStruct, ...], structure: Any
+) -> tuple[Payload, Work]:
+    """What a device sends and computes; traced once for all seeds and policies."""
+    world = jax.tree.unflatten(structure, shapes)
+    return payload(scheme, world), work(scheme, world)
 
 
 # -- what is measured ------------------------------------------------------------------------------

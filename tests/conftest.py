@@ -1,6 +1,7 @@
 """Strict arithmetic for every test, and the small world that learning tests share."""
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from jaxsplit.models import LoraConfig, ViT, stack_blocks
 
 pytest_plugins = ("compile_report", "margin_report", "workers")
 
+os.environ["JAXSPLIT_COMPILE_CACHE"] = "off"  # here and in the processes that tests start
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

@@ -46,14 +46,18 @@ def pretrain(
     head = nn.Dense(dataset.num_classes)
     key_model, key_head, key_steps = jax.random.split(key, 3)
     inputs, labels = jnp.asarray(dataset.train_inputs), jnp.asarray(dataset.train_labels)
-    weights = {
-        "model": stack_blocks(model.init(key_model, inputs[:1])["params"]),
-        "head": head.init(key_head, jnp.zeros((1, model.hidden_size))),
-    }
     steps_per_epoch = max(1, len(labels) // batch_size)
     steps = epochs * steps_per_epoch
     schedule = optax.warmup_cosine_decay_schedule(0, peak_learning_rate, steps // 10, steps)
     optimizer = optax.adamw(schedule, weight_decay=weight_decay)
+
+    @jax.jit  # op by op it would be hundreds of programs
+    def start() -> tuple[Any, Any]:
+        weights = {
+            "model": stack_blocks(model.init(key_model, inputs[:1])["params"]),
+            "head": head.init(key_head, jnp.zeros((1, model.hidden_size))),
+        }
+        return weights, optimizer.init(weights)
 
     def logits(weights: Any, images: jax.Array) -> jax.Array:
         features = model.apply({"params": weights["model"]}, images)
@@ -78,11 +82,15 @@ def pretrain(
     def train_epoch(carry: tuple[Any, Any], key: jax.Array) -> tuple[Any, Any]:
         return jax.lax.scan(step, carry, jax.random.split(key, steps_per_epoch))[0]
 
-    carry = (weights, optimizer.init(weights))
+    @jax.jit
+    def accuracy(weights: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+        return jnp.mean(jnp.argmax(logits(weights, images), axis=-1) == labels)
+
+    carry = start()
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts and floats
         for epoch in range(epochs):
             carry = jax.block_until_ready(train_epoch(carry, jax.random.fold_in(key_steps, epoch)))
             progress(epoch + 1, epochs)
     weights = carry[0]
-    predicted = jnp.argmax(logits(weights, jnp.asarray(dataset.test_inputs)), axis=-1)
-    return weights["model"], float(jnp.mean(predicted == dataset.test_labels))
+    tests = jnp.asarray(dataset.test_inputs), jnp.asarray(dataset.test_labels)
+    return weights["model"], float(accuracy(weights, *tests))
