@@ -102,7 +102,7 @@ def gap_quotients(mask: jax.Array, dropped: jax.Array) -> jax.Array:
 
 
 def _packed(mask: jax.Array) -> jax.Array:
-    """Pack 32 entries of the last axis into a uint32, the first one lowest; False behind the end."""
+    """Pack 32 entries of the last axis into a uint32, the first lowest; False behind the end."""
     mask = jnp.pad(mask, [(0, 0)] * (mask.ndim - 1) + [(0, -mask.shape[-1] % _WORD)])
     fours = mask.astype(jnp.uint8).reshape(*mask.shape[:-1], -1, _WORD // 4, 4)
     fours = lax.bitcast_convert_type(fours, jnp.uint32)  # an entry in each byte, 0 or 1

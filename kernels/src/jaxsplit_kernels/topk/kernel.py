@@ -84,9 +84,9 @@ def _topk_mask(x: jax.Array, k: jax.Array) -> jax.Array:
 
 
 def _kth_greatest(x: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the greatest pattern that at least k patterns of the row reach, and how many exceed it.
+    """Return the greatest pattern that at least k of the row reach, and how many exceed it.
 
-    Two bits a pass.
+    Each pass over the row decides two bits of it.
     """
     dtype = magnitude_bits(x).dtype
 
@@ -147,7 +147,7 @@ def _end_of_ties(x: jax.Array, least: jax.Array, quota: jax.Array, ties: jax.Arr
 
 
 def _block_of_tie(ties: jax.Array, quota: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the block with tie number ``quota`` of each row, and the ties in the blocks before it.
+    """Return the block with tie number ``quota`` of each row, and the ties in those before it.
 
     Two bits of the block's index a step; a cumulative sum takes XLA longer to compile.
     """
