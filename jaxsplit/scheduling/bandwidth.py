@@ -92,26 +92,28 @@ def min_delay_bandwidth(
         )
         return jnp.where(mask, required_hz, 0), jnp.where(mask, slope, 0)
 
-    def slowest_rate(bandwidth_hz: jax.Array) -> jax.Array:
-        rates = shannon_rate(bandwidth_hz, snr_hz)
-        # Just below s/ln2, the rate on infinite bandwidth, to which it may have rounded.
-        rates = jnp.minimum(rates, (1 - 4 * jnp.finfo(rates.dtype).eps) / math.log(2) * snr_hz)
-        return jnp.where(empty, 1, jnp.min(jnp.where(mask, rates, jnp.inf)))
-
     # The root lies between the slowest device's rate on the equal split and on the whole band.
-    low = slowest_rate(equal_bandwidth(mask, total_hz))
-    high = slowest_rate(jnp.broadcast_to(total_hz, snr_hz.shape))
+    count = jnp.maximum(jnp.sum(mask), 1).astype(jnp.result_type(total_hz))
+    bands_hz = total_hz / jnp.where(jnp.arange(2) == 0, count, 1)
+    rates = shannon_rate(bands_hz[:, None], snr_hz[None])
+    # Just below s/ln2, the rate on infinite bandwidth, to which it may have rounded.
+    rates = jnp.minimum(rates, (1 - 4 * jnp.finfo(rates.dtype).eps) / math.log(2) * snr_hz[None])
+    low, high = jnp.where(empty, 1, jnp.min(jnp.where(mask[None], rates, jnp.inf), axis=-1))
 
-    def newton_step(_: jax.Array, rate: jax.Array) -> jax.Array:
+    def newton_step(
+        _: jax.Array, at: tuple[jax.Array, jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        rate, *_ = at
         required_hz, slopes = required(rate)
         used_hz, slope = jnp.where(empty, 1, jnp.sum(required_hz)), jnp.sum(slopes)
         efficiency = rate / used_hz
         excess = efficiency - rate / total_hz
         derivative = efficiency * (1 / rate - slope / used_hz) - 1 / total_hz
-        return jnp.clip(rate - excess / derivative, low, high)
+        return jnp.clip(rate - excess / derivative, low, high), required_hz, slopes
 
-    rate = jax.lax.fori_loop(0, _NEWTON_STEPS, newton_step, low)
-    bandwidth_hz, slopes = required(rate)
+    # The last time round is for the bandwidths at the rate that the steps before have found.
+    start = low, jnp.zeros_like(snr_hz), jnp.zeros_like(snr_hz)
+    _, bandwidth_hz, slopes = jax.lax.fori_loop(0, _NEWTON_STEPS + 1, newton_step, start)
     # A weak device's bandwidth changes much faster than the rate, so that the last digit of the
     # rate may stand for a sizeable piece of the band. Going on to first order shares that piece
     # as a rate with more digits would; what then is left is rounding.

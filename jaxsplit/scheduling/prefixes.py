@@ -7,6 +7,7 @@ all prefixes: a chord of $C_k$ crosses B below $y_k$, a tangent above it.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -44,12 +45,14 @@ def bound_rates(snr_hz: jax.Array, total_hz: jax.Array) -> PrefixRates:
       (['113', '35'], ['113', '52'])
     """
     share_hz = total_hz / jnp.arange(1, snr_hz.shape[-1] + 1, dtype=snr_hz.dtype)
-    low = share_hz * jnp.log1p(snr_hz / share_hz)
-    high = jnp.minimum(
-        share_hz * jnp.log1p(prefix_sum(snr_hz) / total_hz),
-        total_hz * jnp.log1p(snr_hz / total_hz),
-    )
-    return _rounded_out(low / math.log(2), high / math.log(2), jnp.sqrt(low * high) / math.log(2))
+    # One logarithm for all three rates, chosen by row: each costs XLA as much as all the rest here.
+    row = jnp.arange(3)[:, None]
+    bands_hz = jnp.where(row < 2, share_hz[None], total_hz)
+    signals_hz = jnp.where(row == 1, jnp.cumsum(snr_hz)[None], snr_hz[None])
+    snr = signals_hz / jnp.where(row == 0, share_hz[None], total_hz)
+    low, of_sum, of_weakest = bands_hz * jnp.log1p(snr) / math.log(2)
+    high = jnp.minimum(of_sum, of_weakest)
+    return _rounded_out(low, high, jnp.sqrt(low * high))
 
 
 def tighten_rates(
@@ -84,17 +87,12 @@ def tighten_rates(
     """
     points = _points(rates, wanted, num_points)
     used_hz, slopes = _required(points, snr_hz, total_hz)
-
-    # The nearest point on either side of each prefix's rate.
-    points = jnp.broadcast_to(points[:, None], used_hz.shape)
     fits = used_hz <= total_hz
-    left, left_hz, left_slope = _at(
-        jnp.argmax(jnp.where(fits, points, -1), 0), points, used_hz, slopes
+    points = jnp.broadcast_to(points[:, None], used_hz.shape)
+    (left, left_hz, left_slope), (right, right_hz, right_slope) = _nearest(
+        fits, points, used_hz, slopes
     )
-    right, right_hz, right_slope = _at(
-        jnp.argmin(jnp.where(fits, jnp.inf, points), 0), points, used_hz, slopes
-    )
-    has_left, has_right = jnp.any(fits, 0), ~jnp.all(fits, 0)
+    has_left, has_right = left > -jnp.inf, right < jnp.inf
     exact_right = has_right & (right_hz < _capped_hz(total_hz))
     spare_hz, excess_hz = total_hz - left_hz, right_hz - total_hz
 
@@ -122,7 +120,8 @@ def _points(rates: PrefixRates, wanted: jax.Array, num_points: int) -> jax.Array
     """Rates [num_points] at which to evaluate: pairs around the estimates of wanted prefixes."""
     rank = jnp.cumsum(wanted.astype(jnp.int32))
     pairs = jnp.arange(num_points // 2, dtype=jnp.int32)
-    targets = 1 + pairs * jnp.maximum(rank[-1] - 1, 0) // (num_points // 2 - 1)
+    last = jnp.maximum(rank[-1] - 1, 0)
+    targets = 1 + jax.lax.div(pairs * last, jnp.full_like(pairs, num_points // 2 - 1))
     index = jnp.sum(rank[None, :] < targets[:, None], axis=1, dtype=jnp.int32)
     index = jnp.minimum(index, rank.shape[0] - 1)
     centre = rates.estimate[index]
@@ -145,7 +144,8 @@ def _required(
     # An infinite bandwidth times a zero of the summing matrix would be NaN.
     is_small = required_hz < _capped_hz(total_hz)
     required_hz = jnp.where(is_small, required_hz, _capped_hz(total_hz))
-    return prefix_sum(required_hz), prefix_sum(jnp.where(is_small, slope, 0))
+    used_hz, slopes = prefix_sum(jnp.stack([required_hz, jnp.where(is_small, slope, 0)]))
+    return used_hz, slopes
 
 
 def _capped_hz(total_hz: jax.Array) -> jax.Array:
@@ -153,9 +153,33 @@ def _capped_hz(total_hz: jax.Array) -> jax.Array:
     return 2 * total_hz
 
 
-def _at(index: jax.Array, *tables: jax.Array) -> tuple[jax.Array, ...]:
-    """Row `index[n]` of column n of each table [points, N]."""
-    return tuple(jnp.take_along_axis(table, index[None, :], axis=0)[0] for table in tables)
+def _nearest(
+    fits: jax.Array, points: jax.Array, *tables: jax.Array
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    """The nearest point on either side of each prefix's rate, and the tables [points, N] there.
+
+    Returns:
+      `(left, right)`: the greatest point that fits, or -inf, and what the tables have at it; and
+      the least one that does not, or inf.
+    """
+    zero, inf = jnp.zeros((), points.dtype), jnp.full((), jnp.inf, points.dtype)
+    size = 1 + len(tables)
+
+    # One reduction: to find the points and then to look them up would be many.
+    def nearer(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> list[jax.Array]:
+        is_left, is_right = b[0] > a[0], b[size] < a[size]
+        return [
+            jax.lax.select(is_left if k < size else is_right, q, p)
+            for k, (p, q) in enumerate(zip(a, b, strict=True))
+        ]
+
+    found = jax.lax.reduce(
+        [jnp.where(fits, points, -inf), *tables, jnp.where(fits, inf, points), *tables],
+        [-inf, *[zero] * len(tables), inf, *[zero] * len(tables)],
+        nearer,
+        (0,),
+    )
+    return found[:size], found[size:]
 
 
 def _rounded_out(

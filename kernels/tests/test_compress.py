@@ -18,6 +18,7 @@ from jaxsplit_kernels.bitstream import cases
 from jaxsplit_kernels.bitstream.kernel import gap_quotients
 from jaxsplit_kernels.bitstream.layout import RICE_PARAMETERS
 from jaxsplit_kernels.compress import ref
+from jaxsplit_kernels.compress.kernel import kept_per_row
 
 SENT = {name: case for name, case in cases.CASES.items() if case.ratio}  # K is at least 1
 KEY = jax.random.key(5)
@@ -47,7 +48,7 @@ def test_equals_its_stages_and_the_real_stream(name):
 def test_equals_the_reference(name):
     case = SENT[name]
     x = cases.values(case)
-    x_hat, bits = jax.jit(compress, static_argnums=(2, 3))(KEY, x, case.ratio, case.levels)
+    x_hat, bits = compress(KEY, x, case.ratio, case.levels)
     uniform = np.asarray(counter_bits(key_words(KEY), x.shape)) / 2**32
     rows = [a.reshape(-1, case.shape[-1]) for a in (x, uniform, np.asarray(x_hat))]
     for row, u, values, count in zip(*rows, np.ravel(bits), strict=True):
@@ -137,10 +138,22 @@ def test_mean_over_keys_is_the_kept_part():
 
 @pytest.mark.parametrize("n", [1, 5, 10, 15, 97, 151_296])
 def test_kept_entries_are_rounded_half_up(n):
+    traced = jax.jit(kept_per_row, static_argnums=1)
+    for ratio, k in expected_kept(n):
+        assert kept_per_row(ratio, (n,)) == k
+        assert traced(ratio, (n,)) == k
+
+
+def expected_kept(n):
+    ratios = (1e-6, 0.1, 0.25, 0.3, 0.5, 0.7, 0.9, 1.0)
+    return [(ratio, min(max(math.floor(ratio * n + 0.5), 1), n)) for ratio in ratios]
+
+
+def test_as_many_entries_are_kept():
+    n = 97
     x = np.linspace(1, 2, n, dtype=np.float32)
     traced = jax.jit(compress)
-    for ratio in (1e-6, 0.1, 0.25, 0.3, 0.5, 0.7, 0.9, 1.0):
-        k = min(max(math.floor(ratio * n + 0.5), 1), n)
+    for ratio, k in expected_kept(n):
         assert (compress(KEY, x, ratio, 7)[0] != 0).sum() == k
         assert (traced(KEY, x, ratio, 7)[0] != 0).sum() == k
 

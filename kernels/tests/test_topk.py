@@ -17,8 +17,7 @@ def test_reference_by_hand():
 def test_equals_reference(name):
     case = cases.CASES[name]
     x = cases.values(case)
-    mask = jax.jit(topk_mask, static_argnums=1)(x, case.kept)
-    np.testing.assert_array_equal(mask, ref.topk_mask(x, case.kept))
+    np.testing.assert_array_equal(topk_mask(x, case.kept), ref.topk_mask(x, case.kept))
 
 
 @pytest.mark.parametrize("n", [1, 2, 127, 128, 129, 256, 1000])

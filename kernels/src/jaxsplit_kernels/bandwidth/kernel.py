@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 from .._elementary import horner, neg_log1m, real_floating, x_minus_log1p_near_0
 from ..lambertw.kernel import computable, offset_below
@@ -76,14 +77,22 @@ def _bandwidth(y: jax.Array, s: jax.Array) -> jax.Array:
     return jnp.where((y >= 0) & (s >= 0), b, jnp.nan)
 
 
-@_bandwidth.defjvp
 def _bandwidth_jvp(primals: Any, tangents: Any) -> Any:
     (y, s), (dy, ds) = primals, tangents
     b = _bandwidth(y, s)
     # log(1 + s / b); the stand-in keeps 0 / 0 at rate 0 out of the derivative of jnp.where.
     v = jnp.where(b == 0, jnp.inf, y * _LN2 / jnp.where(b == 0, 1, b))
     curvature = _exp_minus_linear(v)
-    return b, (_LN2 / curvature) * dy - (jnp.exp(-v) / curvature) * ds
+    db = jnp.zeros_like(b)
+    if not isinstance(dy, SymbolicZero):
+        db = db + (_LN2 / curvature) * dy
+    if not isinstance(ds, SymbolicZero):
+        db = db - (jnp.exp(-v) / curvature) * ds
+    return b, db
+
+
+# What is not differentiated by costs nothing.
+_bandwidth.defjvp(_bandwidth_jvp, symbolic_zeros=True)
 
 
 def _one_minus_c(y: jax.Array, s: jax.Array) -> jax.Array:

@@ -11,10 +11,9 @@ from .._counting import count_each, sum_each
 from ..quantize.kernel import Quantized, check_quantized
 from . import layout
 
-_BLOCK = 128  # entries of a block; blocks are scanned side by side
-_GAP_BITS = _BLOCK.bit_length() - 1  # of the longest gap inside a block
-_WORD = 32  # blocks of a word, one bit each
-_LEVELS_PER_PASS = 16
+_WORD = 32  # entries of a word, one bit each
+_GAP_BITS = 5  # of the longest gap between two entries of a word
+_LEVELS_PER_PASS = 8
 
 
 def compressed_bits(q: Quantized) -> jax.Array:
@@ -63,106 +62,102 @@ def stream_bits(codes: jax.Array, mask: jax.Array, levels: jax.Array) -> jax.Arr
     """Return the bits of each row's stream; ``codes`` are 0 where ``mask`` is False."""
     length = codes.shape[-1]
     kept, above_low = count_each([mask, codes > 0])
-    counts = level_counts(codes, levels).at[..., 0].set(kept - above_low)
+    is_low = np.arange(layout.MAX_LEVELS + 1) == 0
+    counts = level_counts(codes, levels)
+    counts = jnp.where(
+        jnp.broadcast_to(is_low, counts.shape), (kept - above_low)[..., None], counts
+    )
     quotients = gap_quotients(mask, dropped=2 * kept > length)
     return layout.stream_bits(length, kept, quotients, counts, levels)
 
 
 def level_counts(codes: jax.Array, levels: jax.Array) -> jax.Array:
     """Return how often each code occurs, [..., 256], from passes for the levels in use alone."""
+    half = _LEVELS_PER_PASS // 2  # the levels of each operand of the reduction
+    steps = np.arange(half, dtype=np.uint8).reshape(half, *[1] * codes.ndim)
 
     def count(i: jax.Array, counts: jax.Array) -> jax.Array:
-        first = i * _LEVELS_PER_PASS
-        tests = [codes == (first + j).astype(jnp.uint8) for j in range(_LEVELS_PER_PASS)]
-        found = jnp.stack(count_each(tests), axis=-1)
-        return lax.dynamic_update_slice_in_dim(counts, found, first, axis=-1)
+        level = (i * _LEVELS_PER_PASS).astype(jnp.uint8) + steps
+        found = jnp.concatenate(count_each([codes[None] == level, codes[None] == level + half]))
+        return lax.dynamic_update_slice_in_dim(counts, found, i * _LEVELS_PER_PASS, axis=0)
 
-    counts = jnp.zeros((*codes.shape[:-1], layout.MAX_LEVELS + 1), jnp.int32)
+    counts = jnp.zeros((layout.MAX_LEVELS + 1, *codes.shape[:-1]), jnp.int32)
     passes = jnp.max(levels, initial=0) // _LEVELS_PER_PASS + 1
-    return lax.fori_loop(0, passes, count, counts)
+    return jnp.moveaxis(lax.fori_loop(0, passes, count, counts), 0, -1)
 
 
 def gap_quotients(mask: jax.Array, dropped: jax.Array) -> jax.Array:
     """Return the sum of gap >> k over the gaps of each row, int32 [..., RICE_PARAMETERS].
 
-    Gaps before each True of ``mask`` [..., n], or before each False where ``dropped`` [...]. Gaps
-    between entries of one block of the row and gaps that cross the bounds of blocks are summed
-    apart: the former by counters of a few bits, the latter one by one.
+    Gaps before each True of ``mask`` [..., n], or before each False where ``dropped`` [...]. The
+    row is packed into words. Gaps inside a word and gaps that end at the first True of a word are
+    summed apart: the former all at once on the bits, the latter one by one.
     """
-    inner, first, last = _scan_blocks(_transposed_words(mask, dropped))
-    across = _quotients_across(first, last)
-    # Before the first True of a block and after the last, the counters ran as well.
-    lead, trail = first, jnp.where(last >= 0, _BLOCK - 1 - last, 0)
-    ends = jnp.stack(sum_each([(lead >> k) + (trail >> k) for k in range(_GAP_BITS)]), axis=-1)
-    return across.at[..., :_GAP_BITS].add(inner - ends)
+    words = _packed(mask ^ dropped[..., None])
+    longest = mask.shape[-1].bit_length()
+    sums = _quotients_inside(words), _quotients_across(words, min(longest, layout.RICE_PARAMETERS))
+    rows = [(0, 0)] * dropped.ndim
+    inside, across = (jnp.pad(s, [*rows, (0, layout.RICE_PARAMETERS - s.shape[-1])]) for s in sums)
+    return inside + across
 
 
-def _transposed_words(mask: jax.Array, dropped: jax.Array) -> jax.Array:
-    """Pack entry o of 32 blocks of the mask, or of its complement, into a word.
-
-    Returns uint32 [_BLOCK, ..., W]. The last word is filled up with entries that are not coded.
-    """
-    size = _BLOCK * _WORD
-    length = mask.shape[-1]
-    whole, missing = length // size * size, -length % size
-    tail = jnp.pad(mask[..., whole:], [(0, 0)] * (mask.ndim - 1) + [(0, missing)])
-    parts = [_packed(part) for part in (mask[..., :whole], tail) if part.shape[-1]]
-    words = jnp.concatenate(parts, axis=-2)
-    words = jnp.where(dropped[..., None, None], ~words, words)
-    in_row = _packed(np.arange(words.shape[-2] * size) < length)
-    return jnp.moveaxis(words & jnp.broadcast_to(in_row, words.shape), -1, 0)
+def _packed(mask: jax.Array) -> jax.Array:
+    """Pack 32 entries of the last axis into a uint32, the first lowest; False behind the end."""
+    mask = jnp.pad(mask, [(0, 0)] * (mask.ndim - 1) + [(0, -mask.shape[-1] % _WORD)])
+    fours = mask.astype(jnp.uint8).reshape(*mask.shape[:-1], -1, _WORD // 4, 4)
+    fours = lax.bitcast_convert_type(fours, jnp.uint32)  # an entry in each byte, 0 or 1
+    fours = fours * jnp.uint32(0x01020408) >> 24 & 0xF  # in each bit
+    fours = fours << (4 * lax.broadcasted_iota(jnp.uint32, fours.shape, fours.ndim - 1))
+    low, high = sum_each([fours[..., :4], fours[..., 4:]])
+    return low + high
 
 
-def _packed(mask: Any) -> jax.Array:
-    """Pack bool [..., 32 W _BLOCK] to uint32 [..., W, _BLOCK]."""
-    blocks = jnp.reshape(mask, (*mask.shape[:-1], -1, _WORD, _BLOCK)).astype(jnp.uint32)
-    block = lax.broadcasted_iota(jnp.uint32, blocks.shape, blocks.ndim - 2)
-    return lax.reduce(blocks << block, jnp.uint32(0), lax.bitwise_or, (blocks.ndim - 2,))
+def _quotients_inside(words: jax.Array) -> jax.Array:
+    """Return the sum of gap >> k over the gaps between two True of a word, [..., _GAP_BITS]."""
+    above_first, up_to_last = words ^ -words, jnp.uint32(0xFFFFFFFF) >> lax.clz(words)
+    # The units of gap >> k, a bit each at the last of 2^k entries; first those of k = 0.
+    units = [~words & above_first & up_to_last]
+    while len(units) < _GAP_BITS:
+        units.append(_every_second(units[-1], words))
+    counts = sum_each([lax.population_count(unit).astype(jnp.int32) for unit in units])
+    return jnp.stack(counts, axis=-1)
 
 
-def _scan_blocks(words: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Scan all blocks at once, one entry a step.
+def _every_second(units: jax.Array, words: jax.Array) -> jax.Array:
+    """Return the second, the fourth, … of the units in each gap."""
+    is_odd = units  # whether the number of units up to here is odd, from the word's start
+    for shift in (1, 2, 4, 8, 16):
+        is_odd = is_odd ^ is_odd << shift
+    # The same before the gap: from a True where the number is odd, a carry clears the gap behind.
+    was_odd = ~(~words + ((is_odd & words) << 1))
+    return units & ~(is_odd ^ was_odd)
 
-    A counter per block counts the entries passed over and restarts after a True; its carries out of
-    bit k - 1 are the units of gap >> k. A word holds one bit of the counters of 32 blocks, so that
-    a step takes a few instructions a word.
 
-    Returns:
-        Sum of gap >> k for k < _GAP_BITS, ends of blocks included, int32 [..., _GAP_BITS]; index of
-        the first and of the last True of each block, int32 [..., 32 W], _BLOCK and -1 without one.
-    """
-    zeros = jnp.zeros(words.shape[1:], jnp.uint32)
-    shape = (*zeros.shape, _WORD)
-    block = lax.broadcasted_iota(jnp.uint32, shape, zeros.ndim)
+def _quotients_across(words: jax.Array, parameters: int) -> jax.Array:
+    """Return the sum of gap >> k over the gaps that end at the first True of a word, [..., k]."""
+    row = words.ndim - 1
+    start = _WORD * lax.broadcasted_iota(jnp.int32, words.shape, row)
+    is_empty = words == 0
+    first = start + lax.population_count((words & -words) - 1).astype(jnp.int32)
+    last = jnp.where(is_empty, -1, start + (_WORD - 1) - lax.clz(words).astype(jnp.int32))
 
-    def step(carry: tuple, entry: tuple[jax.Array, jax.Array]) -> tuple[tuple, None]:
-        counter, units, first, last = carry
-        index, is_true = entry
-        increment, raised, counted = ~is_true, [], []
-        for k in range(_GAP_BITS):
-            counted.append(units[k] + lax.population_count(increment).astype(jnp.int32))
-            raised.append((counter[k] ^ increment) & ~is_true)
-            increment = counter[k] & increment
-        here = (is_true[..., None] >> block) & 1 == 1
-        first = jnp.where(here, jnp.minimum(first, index), first)
-        return (raised, counted, first, jnp.where(here, index, last)), None
+    def shifted(position: jax.Array, count: Any) -> jax.Array:
+        """Move the positions that many words on."""
+        size = position.shape[row]
+        filled = jnp.pad(position, [(0, 0)] * row + [(size, 0)], constant_values=-1)
+        return lax.dynamic_slice_in_dim(filled, size - count, size, row)
 
-    start = (
-        [zeros] * _GAP_BITS,
-        [zeros.astype(jnp.int32)] * _GAP_BITS,
-        jnp.full(shape, _BLOCK, jnp.int32),
-        jnp.full(shape, -1, jnp.int32),
+    # The last True in any word before, by doubling: a cumulative maximum takes XLA longer to
+    # compile.
+    before = lax.fori_loop(
+        0,
+        (words.shape[row] - 1).bit_length(),
+        lambda i, before: jnp.maximum(before, shifted(before, 1 << i)),
+        shifted(last, 1),
     )
-    (_, units, first, last), _ = lax.scan(step, start, (jnp.arange(_BLOCK, dtype=jnp.int32), words))
-    inner = jnp.stack([unit.sum(-1, dtype=jnp.int32) for unit in units], axis=-1)
-    rows = words.shape[1:-1]
-    return inner, first.reshape(*rows, -1), last.reshape(*rows, -1)
-
-
-def _quotients_across(first: jax.Array, last: jax.Array) -> jax.Array:
-    """Return the sum of gap >> k over the gaps that end at the first True of a block."""
-    start = _BLOCK * lax.broadcasted_iota(jnp.int32, last.shape, last.ndim - 1)
-    last_so_far = lax.cummax(jnp.where(last >= 0, start + last, -1), axis=last.ndim - 1)
-    before = jnp.concatenate([jnp.full_like(last[..., :1], -1), last_so_far[..., :-1]], axis=-1)
-    gap = jnp.where(last >= 0, start + first - before - 1, 0)
-    return jnp.stack(sum_each([gap >> k for k in range(layout.RICE_PARAMETERS)]), axis=-1)
+    gap = jnp.where(is_empty, 0, first - before - 1)[None]
+    # Half of the parameters in each operand.
+    half = -(-parameters // 2)
+    k = np.arange(half, dtype=np.int32).reshape(half, *[1] * words.ndim)
+    sums = jnp.concatenate(sum_each([gap >> k, gap >> (k + half)]))
+    return jnp.moveaxis(sums, 0, -1)

@@ -64,14 +64,19 @@ def stream_bits(length: int, kept: Any, quotients: Any, counts: Any, levels: Any
         counts: how often each level occurs, int32 [..., MAX_LEVELS + 1].
         levels: E, int32 [...].
     """
-    bits = level_bits(kept, counts, levels) + kept + mask_bits(length, kept, quotients)
-    return 8 * (HEADER.size + CRC.size + (bits + 7) // 8)
-
-
-def mask_bits(length: int, kept: Any, quotients: Any) -> Any:
-    """Bits of the mask with the cheaper of its two codes."""
-    rice, ans = gap_bits(length, kept, quotients).min(-1), ans_mask_bits(length, kept)
-    return ans.__array_namespace__().minimum(rice, ans)
+    xp = counts.__array_namespace__()
+    # Both ANS codes at once: the mask's two symbols in an array of as many as there are levels.
+    symbol = _last_axis(kept, MAX_LEVELS + 1)
+    dropped_or_kept = xp.where(symbol == 0, length - kept[..., None], kept[..., None])
+    mask_counts = xp.where(symbol < 2, dropped_or_kept, 0)
+    ans = _ans_bits(
+        xp.stack([mask_counts, counts]),
+        total=xp.stack([xp.full_like(kept, length), kept]),
+        listed=xp.stack([xp.zeros_like(counts), _gamma_bits(counts, levels)]),
+    )
+    mask_bits = xp.minimum(gap_bits(length, kept, quotients).min(-1), ans[0])
+    level_bits = xp.minimum(raw_level_bits(kept, levels), ans[1])
+    return 8 * (HEADER.size + CRC.size + (level_bits + kept + mask_bits + 7) // 8)
 
 
 def ans_mask_bits(length: int, kept: Any) -> Any:
@@ -93,12 +98,6 @@ def gap_bits(length: int, kept: Any, quotients: Any) -> Any:
     )
 
 
-def level_bits(kept: Any, counts: Any, levels: Any) -> Any:
-    """Bits of the levels with the cheaper of their two codes, counts included."""
-    raw, ans = raw_level_bits(kept, levels), ans_level_bits(counts, levels)
-    return raw.__array_namespace__().minimum(raw, ans)
-
-
 def raw_level_bits(kept: Any, levels: Any) -> Any:
     """Bits of the levels in a code of fixed width."""
     return kept * bit_length(levels)
@@ -106,9 +105,13 @@ def raw_level_bits(kept: Any, levels: Any) -> Any:
 
 def ans_level_bits(counts: Any, levels: Any) -> Any:
     """Bits of the levels coded by ANS, with the table of counts."""
+    return _ans_bits(counts, counts.sum(-1, dtype=np.int32), _gamma_bits(counts, levels))
+
+
+def _gamma_bits(counts: Any, levels: Any) -> Any:
+    """Bits of each entry in the table of counts [..., MAX_LEVELS + 1]; 0 where there is none."""
     is_listed = _last_axis(levels, MAX_LEVELS + 1) < levels[..., None]
-    gamma = counts.__array_namespace__().where(is_listed, 2 * bit_length(counts + 1) - 1, 0)
-    return gamma.sum(-1, dtype=np.int32) + ans_bits(counts)
+    return counts.__array_namespace__().where(is_listed, 2 * bit_length(counts + 1) - 1, 0)
 
 
 def ans_bits(counts: Any) -> Any:
@@ -118,20 +121,26 @@ def ans_bits(counts: Any) -> Any:
     occurs c times in K adds at most log2(K / c) bits and the loss. So its state ends below
     $2^{32 + \mathrm{info}}$, which has at most info + 33 bits.
     """
-    total = counts.sum(-1, dtype=np.int32)
+    return _ans_bits(counts, counts.sum(-1, dtype=np.int32), 0)
+
+
+def _ans_bits(counts: Any, total: Any, listed: Any) -> Any:
+    """`ans_bits` of counts with their sum, and the bits that each of them takes in a table."""
     cost = (_log2(total) + (_LOG2_ERROR + _ANS_LOSS))[..., None] - _log2(counts)
     cost = counts.__array_namespace__().where(counts > 0, cost, 0)
     # The sum of counts * cost in two parts, for it exceeds an int32.
-    high, low = counts >> 13, (counts & 0x1FFF) * cost
-    whole = (high * cost).sum(-1, dtype=np.int32) * 2 ** (13 - _FRACTION)
-    whole = whole + (low >> _FRACTION).sum(-1, dtype=np.int32)
+    high, low = (counts >> 13) * cost, (counts & 0x1FFF) * cost
+    whole = listed + high * 2 ** (13 - _FRACTION) + (low >> _FRACTION)
     rest = (low & (2**_FRACTION - 1)).sum(-1, dtype=np.int32) >> _FRACTION
-    return whole + rest + 33
+    return whole.sum(-1, dtype=np.int32) + rest + 33
 
 
 def bit_length(x: Any) -> Any:
-    """Bits of the binary number x, 0 <= x < 2^27; 0 for 0."""
-    return (x[..., None] >> _last_axis(x, 27) > 0).sum(-1, dtype=np.int32)
+    """Bits of the binary number x, x >= 0; 0 for 0."""
+    # From the exponent as a float32. Without the second of its bits x cannot round up to the next
+    # power of two.
+    exponent = (x & ~(x >> 1)).astype(np.float32).view(np.int32) >> 23
+    return x.__array_namespace__().maximum(exponent - 126, 0)
 
 
 def _last_axis(x: Any, size: int) -> np.ndarray:

@@ -4,9 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from .._counting import count_each
+from .._counting import count_each, sum_each
 from .._rows import broadcast_rows, is_within, magnitude_bits, rows
 
 _BLOCK = 128  # entries of a row that are counted together to place ties
@@ -72,10 +73,9 @@ class Cut(NamedTuple):
 
 def cut_of(x: jax.Array, k: jax.Array) -> Cut:
     """Find the k greatest magnitudes of the rows of ``x`` [..., n], 0 <= k <= n of shape [...]."""
-    least = _kth_greatest(x, k)
-    ties, above, greatest = _block_counts(x, least)
-    quota = k - above.sum(-1, dtype=jnp.int32)
-    return Cut(least, _end_of_ties(x, least, quota, ties), greatest.max(-1))
+    least, above = _kth_greatest(x, k)
+    ties, greatest = _block_counts(x, least)
+    return Cut(least, _end_of_ties(x, least, k - above, ties), greatest.max(-1))
 
 
 @jax.jit
@@ -83,55 +83,88 @@ def _topk_mask(x: jax.Array, k: jax.Array) -> jax.Array:
     return cut_of(x, k).kept(magnitude_bits(x))
 
 
-def _kth_greatest(x: jax.Array, k: jax.Array) -> jax.Array:
-    """Return the greatest pattern that at least k patterns of the row reach.
+def _kth_greatest(x: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the greatest pattern that at least k of the row reach, and how many exceed it.
 
-    Unrolled: in a loop XLA would hoist the patterns of x out of it, and write and read an array
-    where they cost two instructions.
+    Each pass over the row decides two bits of it.
     """
-    top = 60 if x.dtype == jnp.float64 else 28
-    least = jnp.zeros(k.shape, magnitude_bits(x).dtype)
-    for shift in range(top, -1, -2):
-        points = [least + (j << shift) for j in range(1, 8 if shift == top else 4)]
-        counts = count_each([magnitude_bits(x) >= p[..., None] for p in points])
-        least = least + (sum((c >= k).astype(least.dtype) for c in counts) << shift)
-    return least
+    dtype = magnitude_bits(x).dtype
+
+    def narrow(found: tuple[jax.Array, jax.Array], steps: jax.Array) -> tuple[tuple, None]:
+        # The patterns do not depend on the pass: without the barrier XLA would take them out of the
+        # loop, and write and read an array where they cost two instructions.
+        row, (least, above) = lax.optimization_barrier((x, found))
+        points = [least + step for step in steps]
+        counts = count_each([magnitude_bits(row) >= point[..., None] for point in points])
+        for count, point in zip(counts, points, strict=True):
+            is_reached = count >= k
+            least = jnp.where(is_reached, point, least)
+            above = jnp.where(is_reached, above, jnp.maximum(above, count))
+        return (least, above), None
+
+    # The sign bit is 0; of the other bits, odd in number, the last pass decides one.
+    shifts = range(jnp.iinfo(dtype).bits - 3, 0, -2)
+    steps = [[digit << shift for digit in (1, 2, 3)] for shift in shifts] + [[1, 1, 1]]
+    start = jnp.zeros(k.shape, dtype), jnp.zeros_like(k)
+    found, _ = lax.scan(narrow, start, np.array(steps, dtype))
+    return found
 
 
-def _block_counts(x: jax.Array, least: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return per block of a row: patterns equal to the least, patterns above it, the greatest."""
+def _block_counts(x: jax.Array, least: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return per block of a row: how many patterns equal the least, and the greatest pattern."""
     whole = x.shape[-1] // _BLOCK * _BLOCK
     parts = [x[..., :whole].reshape(*x.shape[:-1], -1, _BLOCK), x[..., None, whole:]]
     counts = [_counts_of_blocks(magnitude_bits(part), least) for part in parts if part.size]
-    ties, above, greatest = (jnp.concatenate(c, axis=-1) for c in zip(*counts, strict=True))
-    return ties, above, greatest
+    ties, greatest = (jnp.concatenate(c, axis=-1) for c in zip(*counts, strict=True))
+    return ties, greatest
 
 
 def _counts_of_blocks(bits: jax.Array, least: jax.Array) -> list[jax.Array]:
-    least = least[..., None, None]
-    operands = [(bits == least).astype(jnp.int32), (bits > least).astype(jnp.int32), bits]
-    return lax.reduce(
+    operands = [(bits == least[..., None, None]).astype(jnp.int32), bits]
+    counts = lax.reduce(
         operands,
-        [jnp.int32(0), jnp.int32(0), jnp.zeros((), bits.dtype)],
-        lambda a, b: [a[0] + b[0], a[1] + b[1], lax.max(a[2], b[2])],
+        [jnp.int32(0), jnp.zeros((), bits.dtype)],
+        lambda a, b: [a[0] + b[0], lax.max(a[1], b[1])],
         (bits.ndim - 1,),
     )
+    # Both stay, used or not: alone, the ties would be written to memory first (`sum_each`).
+    return lax.optimization_barrier(counts)
 
 
 def _end_of_ties(x: jax.Array, least: jax.Array, quota: jax.Array, ties: jax.Array) -> jax.Array:
     """Return the index behind tie number ``quota`` of each row, given the ties of its blocks."""
-    before = jnp.cumsum(ties, axis=-1, dtype=jnp.int32) - ties
-    block = jnp.maximum((before < quota[..., None]).sum(-1, dtype=jnp.int32) - 1, 0)
-    left = quota - jnp.take_along_axis(before, block[..., None], axis=-1)[..., 0]
+    block, before = _block_of_tie(ties, quota)
     first = jnp.broadcast_to(block[..., None] * _BLOCK, (*block.shape, _BLOCK))
     index = first + _index(first)
     in_row = index < x.shape[-1]
     entries = jnp.take_along_axis(x, jnp.where(in_row, index, 0), axis=-1)
-    rank = jnp.cumsum(
-        (magnitude_bits(entries) == least[..., None]) & in_row, axis=-1, dtype=jnp.int32
-    )
+    is_tie = (magnitude_bits(entries) == least[..., None]) & in_row
+    # A cumulative sum, exact in float32: as a product it compiles in a fraction of the time.
+    rank = is_tie.astype(jnp.float32) @ np.triu(np.ones((_BLOCK, _BLOCK), np.float32))
+    left = (quota - before).astype(jnp.float32)
     end = block * _BLOCK + (rank < left[..., None]).sum(-1, dtype=jnp.int32) + 1
     return jnp.where(quota > 0, end, 0)
+
+
+def _block_of_tie(ties: jax.Array, quota: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the block with tie number ``quota`` of each row, and the ties in those before it.
+
+    Two bits of the block's index a step; a cumulative sum takes XLA longer to compile.
+    """
+    digits = (ties.shape[-1].bit_length() + 1) // 2
+
+    def go_on(found: tuple[jax.Array, jax.Array], step: jax.Array) -> tuple[tuple, None]:
+        block, before = found
+        ends = [block + digit * step for digit in (1, 2, 3)]
+        sums = sum_each([jnp.where(_index(ties) < end[..., None], ties, 0) for end in ends])
+        for total, end in zip(sums, ends, strict=True):
+            is_short = total < quota
+            block, before = jnp.where(is_short, end, block), jnp.where(is_short, total, before)
+        return (block, before), None
+
+    steps = np.array([4**digit for digit in reversed(range(digits))], np.int32)
+    found, _ = lax.scan(go_on, (jnp.zeros_like(quota), jnp.zeros_like(quota)), steps)
+    return found
 
 
 def _index(bits: jax.Array) -> jax.Array:
