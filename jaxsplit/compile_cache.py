@@ -28,7 +28,7 @@ from filelock import FileLock
 #: Holds "off", or the folder to use instead of the user's cache folder.
 ENVIRONMENT = "JAXSPLIT_COMPILE_CACHE"
 MAX_BYTES = 256 * 2**20  # for one kind of machine; JAX drops what was not used for longest
-MAX_PROGRAMS = 2000  # likewise; JAX looks at all of them whenever it writes one
+MAX_PROGRAMS = 500  # likewise, at the start; JAX looks at all of them whenever it writes one
 _MAX_MACHINES = 4  # folders that stay, beside those of the last day
 _DAY_S = 24 * 60 * 60
 _LOCK, _LOCK_TIMEOUT_S = ".lockfile", 10.0  # JAX's own

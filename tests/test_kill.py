@@ -37,6 +37,7 @@ def rounds_until_the_end(watcher):
             return rounds
 
 
+@pytest.mark.slow
 def test_ten_kills_do_not_change_a_bit(processes, tmp_path):
     whole, killed, cache = tmp_path / "whole", tmp_path / "killed", tmp_path / "cache"
     whole.mkdir()

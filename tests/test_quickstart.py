@@ -268,6 +268,7 @@ def test_impossible_radio_says_so(policy, power_dbm, cache_folder):
         quickstart(config, cache_folder=cache_folder)
 
 
+@pytest.mark.slow
 def test_python_example_of_the_readme_is_the_quickstart(user_cache):
     """The README's snippet is at most 15 lines, runs as it stands, and gives the same numbers."""
     readme = (Path(__file__).parents[1] / "README.md").read_text()

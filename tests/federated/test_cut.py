@@ -131,7 +131,6 @@ def sgd_scheme(make, model, **options):
     return make(model, 3, lora=lora, batch_size=4, optimizer=optax.sgd, schedule=None, **options)
 
 
-@pytest.mark.numerics
 def test_one_step_of_sft_is_fedfts_aggregation(model, params, world):
     """Identity codec, K = 1, plain SGD, equal sizes: the mean of copies is a step on the mean."""
     world = world._replace(sizes=jnp.full_like(world.sizes, 3))

@@ -148,7 +148,6 @@ def test_a_sequence_of_padding_alone_is_finite(case_of):
 # -- the last block reads one token ----------------------------------------------------------------
 
 
-@pytest.mark.numerics
 def test_last_block_for_one_token_is_the_whole_one(case):
     """`features` equals `pool(encode(...))` in values and in gradients of all adapters."""
 

@@ -610,6 +610,7 @@ def test_minilm_makes_the_round_trip(tmp_path):
     assert_close(logits, their_logits(network, theirs), checkpoint.model)
 
 
+@pytest.mark.slow
 def test_a_trained_vit_makes_the_round_trip(tmp_path):
     checkpoint = from_pretrained(trained_vit())
     lora = LoraConfig(rank=4, alpha=8.0, targets=("query", "value", "mlp_out"))

@@ -241,6 +241,7 @@ def trained_vit():
     return pytest.skip("no vit-small-tin32 in $JAXSPLIT_MODELS")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimized")
 def test_minilm_equals_pytorch():
     folder = minilm()
@@ -262,6 +263,7 @@ def test_minilm_equals_pytorch():
         np.testing.assert_allclose(features, expected[pooling], **bound)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("image_size", [32, 48])
 def test_trained_vit_equals_pytorch(image_size):
@@ -378,7 +380,6 @@ def check_against_peft(checkpoint, network, lora):
 EVERYTHING = ("query", "key", "value", "attention_output", "mlp_in", "mlp_out")
 
 
-@pytest.mark.numerics
 @pytest.mark.parametrize(
     ("name", "targets"),
     [
@@ -394,6 +395,7 @@ def test_lora_gradients_equal_peft(name, targets, saved):
     check_against_peft(from_pretrained(folder), network, lora)
 
 
+@pytest.mark.slow
 def test_lora_gradients_of_minilm_equal_peft():
     folder = minilm()
     network = transformers.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3)
