@@ -159,16 +159,17 @@ def _merged_backward(
 
 def _side_by_side(layers: Sequence[Layer]) -> tuple[jax.Array, jax.Array]:
     """All A stacked, [Σr, D_in], and all B as blocks on a diagonal, [ΣD_out, Σr]."""
-    rank = sum(layer.a.shape[0] for layer in layers if layer.a is not None)
+    factors = [layer.a for layer in layers if layer.a is not None]
+    rank, dtype = sum(a.shape[0] for a in factors), factors[0].dtype
     blocks, low = [], 0
     for layer in layers:
         if layer.b is None:
-            blocks.append(jnp.zeros((layer.weight.shape[0], rank), layer.weight.dtype))
+            blocks.append(jnp.zeros((layer.weight.shape[0], rank), dtype))
         else:
             high = low + layer.b.shape[1]
             blocks.append(jnp.pad(layer.b, ((0, 0), (low, rank - high))))
             low = high
-    return _stacked([layer.a for layer in layers if layer.a is not None]), _stacked(blocks)
+    return _stacked(factors), _stacked(blocks)
 
 
 _merged.defvjp(_merged_forward, _merged_backward)

@@ -93,7 +93,7 @@ def split_weights(model: Backbone, weights: Any, cut: int) -> Halves:
 
     Args:
       model: the backbone.
-      weights: its `params` or `lora` collection, stacked or by block.
+      weights: its `params` or `lora` collection, stacked or by block; shapes suffice.
       cut: l, 0…L.
 
     Returns:
@@ -111,8 +111,18 @@ def split_weights(model: Backbone, weights: Any, cut: int) -> Halves:
     if (stack := device.pop(STACK, None)) is not None:
         for half, rows in ((device, slice(cut)), (server, slice(cut, None))):
             if range(blocks)[rows]:
-                half[STACK] = jax.tree.map(lambda leaf, rows=rows: leaf[rows], stack)
+                half[STACK] = _rows(stack, rows)
     return Halves(device, server)
+
+
+def _rows(stack: Any, rows: slice) -> Any:
+    """Some blocks of a stack, of arrays or of shapes."""
+
+    def of_arrays(stack: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf[rows], stack)
+
+    is_shape = isinstance(jax.tree.leaves(stack)[0], jax.ShapeDtypeStruct)
+    return jax.eval_shape(of_arrays, stack) if is_shape else of_arrays(stack)
 
 
 def join_weights(halves: Halves) -> Any:

@@ -307,9 +307,9 @@ def test_seeds_share_all_but_the_partition(scheme, learning_params, world):
     )
     text = program.as_text()
     kernel = world.backbone["blocks"]["mlp_in"]["weight"]
-    assert kernel.shape == (2, 12, 8)
-    assert "tensor<2x12x8xf32>" in text
-    for copies in ("5x2x12x8", "2x5x12x8", "5x12x8"):
+    assert kernel.shape == (1, 12, 8)
+    assert "tensor<1x12x8xf32>" in text
+    for copies in ("5x1x12x8", "1x5x12x8", "5x12x8"):
         assert f"tensor<{copies}xf32>" not in text
     assert "tensor<5x33x4x4x1xf32>" not in text  # images of all devices
 

@@ -16,7 +16,13 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.numpy import load_file, save_file
 from tolerances import within
 
-from jaxsplit.models import CheckpointError, LoraConfig, checkpoint_files, from_pretrained
+from jaxsplit.models import (
+    CheckpointError,
+    LoraConfig,
+    by_block,
+    checkpoint_files,
+    from_pretrained,
+)
 from jaxsplit.models.positions import resize_positions
 
 WIDTH, HIDDEN, BLOCKS = 4, 8, 1
@@ -126,7 +132,7 @@ def refused(folder, *words, **options):
 
 def test_tensors_arrive_where_they_belong(bert):
     checkpoint, tensors = from_pretrained(bert), load_file(bert / "model.safetensors")
-    block = checkpoint.params["blocks_0"]
+    block = by_block(checkpoint.params)["blocks_0"]
     prefix = "bert.encoder.layer.0"
     for ours, theirs in (
         (block["attention"]["key"]["weight"], f"{prefix}.attention.self.key.weight"),
