@@ -89,11 +89,6 @@ def test_policies_are_paired(result):
     assert np.all(result.loss.isel(round=0).std("seed") > 0)
 
 
-def test_all_in_learns(result):
-    loss = result.loss.sel(policy="all_in").mean("seed")
-    assert loss[-3:].mean() < loss[:3].mean()
-
-
 def test_runs_are_reproducible_and_do_not_retrace(cache_folder, result):
     config = QuickstartConfig(**(SHORT | {"seeds": 1, "policies": ("greedy", "aaba")}))
     before = run_chunk._cache_size()
@@ -277,6 +272,9 @@ def test_python_example_of_the_readme_is_the_quickstart(user_cache):
     assert len(lines) <= 15
     names: dict = {}
     exec(snippet, names)
+    result = names["result"]
     same = quickstart(QuickstartConfig(policies=("lyapunov_bound",))).isel(policy=0)
     for name in ("accuracy", "loss", "time_s", "queue"):
-        np.testing.assert_array_equal(names["result"][name], same[name])
+        np.testing.assert_array_equal(result[name], same[name])
+    learnt = result.accuracy.isel(eval_round=-1) - result.accuracy.isel(eval_round=0)
+    assert (learnt > 0.3).all()  # of new digits, under every seed

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from tolerances import within
 
 from jaxsplit.data import ImageTransform
 
@@ -32,14 +33,14 @@ def images():
 
 def test_bytes_are_scaled_and_normalised(images):
     expected = (np.asarray(images) / 255 - MEAN) / STD
-    np.testing.assert_allclose(ImageTransform(MEAN, STD)(images), expected, atol=1e-6)
+    np.testing.assert_allclose(ImageTransform(MEAN, STD)(images), expected, **within(expected, 3))
 
 
 def test_floating_point_images_are_scaled_already(images):
     transform = ImageTransform(MEAN, STD)
-    np.testing.assert_allclose(
-        transform(images.astype(jnp.float32) / 255), transform(images), atol=1e-6
-    )
+    expected = transform(images)
+    scaled = transform(images.astype(jnp.float32) / 255)
+    np.testing.assert_allclose(scaled, expected, **within(expected, 3))
 
 
 def processed(images, size, resample):
@@ -89,7 +90,8 @@ def test_a_rectangle_becomes_a_square_and_any_batch_goes():
 def test_floating_point_images_resize_without_rounding():
     ramp = jnp.broadcast_to(jnp.arange(4.0, dtype=jnp.float32)[None, :, None] / 4, (4, 4, 1))
     small = ImageTransform((0.0,), (1.0,), image_size=2)(ramp)
-    np.testing.assert_allclose(small[0, :, 0], [0.3125 / 1.75, 1 / 1.75], atol=1e-6)
+    expected = np.array([0.3125 / 1.75, 1 / 1.75])
+    np.testing.assert_allclose(small[0, :, 0], expected, **within(expected, 8))
 
 
 # Augmentation
@@ -154,15 +156,15 @@ def test_images_of_a_batch_do_not_depend_on_each_other(images):
 def test_jit_and_vmap_change_nothing(images):
     key = jax.random.key(5)
     eager = AUGMENTED.augment(key, images)
-    np.testing.assert_allclose(jax.jit(AUGMENTED.augment)(key, images), eager, atol=1e-6)
+    jitted = jax.jit(AUGMENTED.augment)(key, images)
+    np.testing.assert_allclose(jitted, eager, **within(eager, 3))
     keys = jax.random.split(key, 3)
     devices = jnp.stack([images, images[::-1], images])
     batched = jax.vmap(AUGMENTED.augment)(keys, devices)
     looped = [AUGMENTED.augment(k, batch) for k, batch in zip(keys, devices, strict=True)]
-    np.testing.assert_allclose(batched, jnp.stack(looped), atol=1e-6)
-    np.testing.assert_allclose(
-        jax.vmap(AUGMENTED)(devices), jnp.stack([AUGMENTED(batch) for batch in devices]), atol=1e-6
-    )
+    np.testing.assert_allclose(batched, jnp.stack(looped), **within(eager, 3))
+    looped = jnp.stack([AUGMENTED(batch) for batch in devices])
+    np.testing.assert_allclose(jax.vmap(AUGMENTED)(devices), looped, **within(looped, 3))
 
 
 def test_an_equal_transform_is_one_trace(images):
