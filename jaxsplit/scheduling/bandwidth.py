@@ -103,7 +103,8 @@ def min_delay_bandwidth(
     def newton_step(
         _: jax.Array, at: tuple[jax.Array, jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        rate, *_ = at
+        """The next rate, and what this one requires."""
+        rate = at[0]
         required_hz, slopes = required(rate)
         used_hz, slope = jnp.where(empty, 1, jnp.sum(required_hz)), jnp.sum(slopes)
         efficiency = rate / used_hz

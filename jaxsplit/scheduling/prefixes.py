@@ -144,8 +144,7 @@ def _required(
     # An infinite bandwidth times a zero of the summing matrix would be NaN.
     is_small = required_hz < _capped_hz(total_hz)
     required_hz = jnp.where(is_small, required_hz, _capped_hz(total_hz))
-    used_hz, slopes = prefix_sum(jnp.stack([required_hz, jnp.where(is_small, slope, 0)]))
-    return used_hz, slopes
+    return prefix_sum(required_hz), prefix_sum(jnp.where(is_small, slope, 0))
 
 
 def _capped_hz(total_hz: jax.Array) -> jax.Array:

@@ -106,7 +106,7 @@ def _kth_greatest(x: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
     shifts = range(jnp.iinfo(dtype).bits - 3, 0, -2)
     steps = [[digit << shift for digit in (1, 2, 3)] for shift in shifts] + [[1, 1, 1]]
     start = jnp.zeros(k.shape, dtype), jnp.zeros_like(k)
-    found, _ = lax.scan(narrow, start, np.array(steps, dtype))
+    found, _ = lax.scan(narrow, start, jnp.array(steps, dtype))
     return found
 
 
@@ -162,7 +162,7 @@ def _block_of_tie(ties: jax.Array, quota: jax.Array) -> tuple[jax.Array, jax.Arr
             block, before = jnp.where(is_short, end, block), jnp.where(is_short, total, before)
         return (block, before), None
 
-    steps = np.array([4**digit for digit in reversed(range(digits))], np.int32)
+    steps = jnp.array([4**digit for digit in reversed(range(digits))], jnp.int32)
     found, _ = lax.scan(go_on, (jnp.zeros_like(quota), jnp.zeros_like(quota)), steps)
     return found
 
