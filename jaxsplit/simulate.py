@@ -62,8 +62,8 @@ def run(
       seeds: one run each.
       network: the choices of the radio.
       scheme: the choices of the learning round, such as `fedft(...)`.
-      backbone: frozen weights, the `params` collection of `scheme.model`; stacked, or by block: then
-        they are stacked here, and held twice as long as the caller keeps his own.
+      backbone: frozen weights, the `params` collection of `scheme.model`, stacked. By block they
+        are stacked here, and held twice for as long as the caller keeps them.
       dataset: what the devices share out among themselves.
       num_rounds: T.
       network_params: the network's numbers; `network.default_params()` by default.

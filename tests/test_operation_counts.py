@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from jaxsplit.federated import LearningParams, World, fedft, init_learning, run_chunk, sft
+from jaxsplit.models import Bert, stack_blocks
 from jaxsplit.network import Network
 from jaxsplit.scheduling import lyapunov, min_delay_bandwidth, solve_p1
 from jaxsplit.sweeps.grid import make_grid
@@ -53,3 +55,47 @@ def test_a_block_of_a_sweep():
     ]
     for count, most in zip(counts, (520, 2200, 130), strict=True):
         assert count <= most
+
+
+def chunk_of(make, num_blocks):
+    """A chunk of rounds with a small BERT, lowered."""
+    model = Bert(
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=num_blocks,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    scheme = make(model, 2)
+
+    def texts(count):
+        return {
+            name: jax.ShapeDtypeStruct((count, 8), jnp.int32)
+            for name in ("input_ids", "attention_mask")
+        }
+
+    def whole(*sizes):
+        return jax.ShapeDtypeStruct(sizes, jnp.int32)
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    backbone = jax.eval_shape(
+        lambda key, inputs: stack_blocks(model.init(key, inputs)["params"]), key, texts(1)
+    )
+    world = World(backbone, texts(64), whole(64), whole(6, 9), whole(6), texts(20), whole(20))
+    params = LearningParams(number(), number())
+    state = jax.eval_shape(
+        lambda key, params, world: init_learning(key, scheme, params, world), key, params, world
+    )
+    masks = jax.ShapeDtypeStruct((2, 6), bool)
+    return run_chunk.lower(key, state, masks, whole(), scheme, params, world)
+
+
+@pytest.mark.parametrize(
+    ("make", "most"),
+    [(fedft, 3300), (lambda model, outputs: sft(model, outputs, cut=2, local_steps=2), 6200)],
+    ids=["fedft", "sft"],
+)
+def test_a_round_whatever_the_number_of_blocks(make, most):
+    few, many = (operations(chunk_of(make, blocks)) for blocks in (4, 8))
+    assert abs(few - many) <= 5  # functions of equal shapes are lowered once
+    assert many <= most

@@ -144,7 +144,8 @@ def _shapes(scheme: Scheme, world: World) -> _Shapes:
     key = jax.eval_shape(lambda: jax.random.key(0))
     trained = world.backbone
     if not scheme.trains_all_weights:
-        trained = jax.eval_shape(stack_blocks, jax.eval_shape(scheme.model.init, key, inputs)["lora"])
+        adapters = jax.eval_shape(scheme.model.init, key, inputs)["lora"]
+        trained = jax.eval_shape(stack_blocks, adapters)
 
     def forward(backbone: Any, trained: Any, inputs: Any) -> tuple[Any, jax.Array]:
         halves = TrainedHalves(scheme, backbone)

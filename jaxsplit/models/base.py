@@ -124,18 +124,18 @@ class Backbone(nn.Module, kw_only=True):
             rngs = None if key is None else {"dropout": jax.random.fold_in(key, index)}
             return cast(jax.Array, block.apply(weights, tokens, mask, first_only, rngs=rngs))
 
-        weights = unfreeze(self.variables)
+        weights = unfreeze(cast(dict[str, Any], self.variables))
         stacks = [self._stack(weights.get(name, {}), start) for name in ("params", "lora")]
         if self.lora is None:  # then its weights are what may be trained
             stacks.reverse()
         frozen, trained = stacks
         whole, narrow = (partial(apply, first_only=value) for value in (False, True))
         if self.remat:
-            whole, narrow = jax.checkpoint(whole), jax.checkpoint(narrow)
+            whole, narrow = (cast(Any, jax.checkpoint(run)) for run in (whole, narrow))
         tokens = scan_blocks(whole, frozen, trained, tokens, start, stop - apart)
         if apart:
             index = jnp.int32(last)
-            of_last = jax.tree.map(lambda leaf: leaf[0], trained[last : last + 1])
+            of_last = jax.tree.map(lambda leaf: leaf[0], trained.copied(last, last + 1))
             tokens = narrow(frozen.rows(index), of_last, tokens, index)
         return Activations(tokens, mask)
 

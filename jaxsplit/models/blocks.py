@@ -77,7 +77,7 @@ class Row(NamedTuple):
     """
 
     stack: jax.Array  # [L, ...]
-    index: ArrayLike  # of the block
+    at: ArrayLike  # index of the block
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -86,7 +86,7 @@ class Row(NamedTuple):
 
     def read(self) -> jax.Array:
         """The array."""
-        return lax.dynamic_index_in_dim(self.stack, self.index, keepdims=False)
+        return lax.dynamic_index_in_dim(self.stack, self.at, keepdims=False)
 
 
 class Stack(NamedTuple):
@@ -95,9 +95,9 @@ class Stack(NamedTuple):
     blocks: Any  # leaves [blocks, ...]
     first: int = 0  # index of the block that comes first
 
-    def __getitem__(self, blocks: slice) -> Any:
-        """Leaves of a range of blocks, by their indices in the backbone; a copy."""
-        rows = slice(blocks.start - self.first, blocks.stop - self.first)
+    def copied(self, start: int, stop: int) -> Any:
+        """Leaves of a range of blocks, by their indices in the backbone."""
+        rows = slice(start - self.first, stop - self.first)
         return jax.tree.map(lambda leaf: leaf[rows], self.blocks)
 
     def rows(self, index: ArrayLike) -> Any:
@@ -134,7 +134,7 @@ def scan_blocks(
         return apply(frozen.rows(index), own, tokens, index), None
 
     indices = jnp.arange(start, stop, dtype=jnp.int32)
-    return lax.scan(body, tokens, (indices, trained[start:stop]))[0]
+    return lax.scan(body, tokens, (indices, trained.copied(start, stop)))[0]
 
 
 def _stacked(*leaves: Any) -> Any:

@@ -89,9 +89,7 @@ def _times_rows_forward(
     return _times_weights(x, weights), weights
 
 
-def _times_rows_backward(
-    weights: tuple[Row, ...], gradient: jax.Array
-) -> tuple[jax.Array, None]:
+def _times_rows_backward(weights: tuple[Row, ...], gradient: jax.Array) -> tuple[jax.Array, None]:
     return gradient @ _stacked([read_weight(weight, gradient.dtype) for weight in weights]), None
 
 

@@ -74,8 +74,8 @@ class LoraDense(nn.Module):
         weight = frozen_or_param(self, "weight", normal, (self.features, width))
         bias = None
         if self.use_bias:
-            bias = frozen_or_param(self, "bias", nn.initializers.zeros, (self.features,))
-            bias = read_weight(bias, self.dtype)
+            zeros = nn.initializers.zeros
+            bias = read_weight(frozen_or_param(self, "bias", zeros, (self.features,)), self.dtype)
         layer = Layer(weight, bias)
         if self.lora is not None and self.name in self.lora.targets:
             lora = self.lora
@@ -103,7 +103,7 @@ def frozen_or_param(
     """
     if module.has_variable("params", name):
         return cast(jax.Array | Row, module.get_variable("params", name))
-    return cast(jax.Array, module.param(name, init, shape, jnp.float32))
+    return module.param(name, init, shape, jnp.float32)
 
 
 def apply_dense(x: jax.Array, *layers: LoraDense) -> list[jax.Array]:
