@@ -53,12 +53,12 @@ ALLOWED = {
     "observer": {"federated"},
     "run_plan": {"clock", "costs", "federated", "network"},
     "run_seeds": {
-        "checkpoint", "clock", "compile_clock", "costs", "federated", "network", "observer",
-        "results", "run_plan",
+        "checkpoint", "clock", "compile_clock", "costs", "federated", "models", "network",
+        "observer", "results", "run_plan",
     },
     "simulate": {
-        "checkpoint", "clock", "compile_clock", "data", "federated", "files", "memory", "network",
-        "observer", "options", "run_plan", "run_seeds",
+        "checkpoint", "clock", "compile_clock", "data", "federated", "files", "memory", "models",
+        "network", "observer", "options", "run_plan", "run_seeds",
     },
     "artefacts": {"federated", "files", "models"},
     "tracking": {"files", "options"},
