@@ -8,6 +8,7 @@ number of blocks.
 """
 
 import argparse
+import importlib
 import json
 import statistics
 import subprocess
@@ -141,6 +142,8 @@ PROGRAMS: dict[str, Callable[[], list[Any]]] = {
 
 def measure(name: str) -> dict[str, float]:
     """Seconds and operations of a program, in this process, which must be fresh."""
+    for module in ("jaxsplit_kernels", "jaxsplit.commands.quickstart", "jaxsplit.sweeps.program"):
+        importlib.import_module(module)
     jnp.zeros(1).block_until_ready()  # the backend starts
     began = time.process_time()
     lowered = PROGRAMS[name]()

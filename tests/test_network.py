@@ -39,6 +39,13 @@ def params_of(name, **changes):
     return as_arrays(network(name).default_params()._replace(**changes))
 
 
+@functools.cache
+def default_cell(name, warmup_rounds):
+    """The runs that most tests look at: 20 channels, 200 rounds."""
+    keys = jax.vmap(jax.random.key)(jnp.arange(20))
+    return simulate(keys, params_of(name), name, 200, warmup_rounds)
+
+
 @pytest.mark.parametrize("name", LYAPUNOV)
 def test_long_run_delay_meets_the_budget(name):
     """Over 10,000 rounds from Q_0 = 0: Q_T/T <= 0.01 budgets and mean delay <= 1.01 budgets."""
@@ -56,8 +63,7 @@ def test_queue_bounds_the_excess_on_every_path(name):
     """mean τ − τ̄ <= (Q_T − Q_0)/T, whatever the scheduler does."""
     params = params_of(name)
     for warmup in (0, 300):
-        keys = jax.random.split(jax.random.key(1), 5)
-        state, info = simulate(keys, params, name, 200, warmup)
+        state, info = default_cell(name, warmup)
         delay = np.asarray(info.delay, np.float64)
         excess = delay.mean(axis=1) - float(params.delay_budget)
         bound = (np.asarray(state.queue, np.float64) - np.asarray(info.queue[:, 0])) / 200
@@ -71,29 +77,26 @@ def test_queue_bounds_the_excess_on_every_path(name):
 def test_a_warm_queue_keeps_the_budget_from_the_start(name):
     """Mean delay <= 1.03 budgets from T = 100 on after 300 network-only rounds."""
     params = params_of(name)
-    keys = jax.vmap(jax.random.key)(jnp.arange(20))
-    _, info = simulate(keys, params, name, 200, 300)
+    _, info = default_cell(name, 300)
     delay = np.asarray(info.delay, np.float64) / float(params.delay_budget)
     running = np.cumsum(delay.mean(axis=0)) / np.arange(1, 201)
     assert running[99:].max() <= 1.03
-    cold = np.asarray(simulate(keys, params, name, 200)[1].delay, np.float64)
+    cold = np.asarray(default_cell(name, 0)[1].delay, np.float64)
     assert cold.mean() > delay.mean() * float(params.delay_budget)  # what the warm-up is for
 
 
 def test_mean_devices_match_the_known_regime():
     """Mean K and mean 1/K of the default cell, with the margins of 5 channels."""
-    keys = jax.random.split(jax.random.key(2), 5)
     known = {"count": (6.7, 0.40), "bound": (6.8, 0.15), "greedy": (6.2, 0.16), "aaba": (5.5, 0.18)}
     for name, (mean_count, mean_inverse) in known.items():
-        _, info = simulate(keys, params_of(name), name, 400, 300)
+        _, info = default_cell(name, 300)
         count = np.asarray(info.mask.sum(axis=-1), float)
         assert abs(count.mean() - mean_count) < 0.15 * mean_count
         assert abs((1 / count).mean() - mean_inverse) < 0.3 * mean_inverse
 
 
 def test_schedulers_see_the_same_channels():
-    keys = jax.random.split(jax.random.key(3), 2)
-    seen = [simulate(keys, params_of(name), name, 20, 5)[1].snr_hz for name in SCHEDULERS]
+    seen = [default_cell(name, 300)[1].snr_hz for name in SCHEDULERS]
     for other in seen[1:]:
         np.testing.assert_array_equal(seen[0], other)
 
@@ -108,19 +111,17 @@ def test_fading_is_new_in_each_round_and_positions_are_not():
 
 
 def test_a_run_is_reproducible_bit_for_bit():
-    keys = jax.random.split(jax.random.key(5), 2)
-    first = simulate(keys, params_of("bound"), "bound", 30)
-    again = simulate(keys, params_of("bound"), "bound", 30)
-    chex.assert_trees_all_equal(first, again)
+    again = default_cell.__wrapped__("bound", 0)
+    chex.assert_trees_all_equal(again, default_cell("bound", 0))
 
 
 def test_vmap_over_seeds_equals_a_loop():
-    keys = jax.random.split(jax.random.key(6), 3)
-    _, batched = simulate(keys, params_of("bound"), "bound", 40)
-    for i in range(3):
-        _, single = simulate(keys[i : i + 1], params_of("bound"), "bound", 40)
-        np.testing.assert_array_equal(batched.mask[i], single.mask[0])
-        np.testing.assert_allclose(batched.delay[i], single.delay[0], rtol=1e-5)
+    _, batched = default_cell("bound", 0)
+    for seed in range(3):
+        keys = jax.random.key(seed)[None]
+        _, single = simulate(keys, params_of("bound"), "bound", 200)
+        np.testing.assert_array_equal(batched.mask[seed, :40], single.mask[0, :40])
+        np.testing.assert_allclose(batched.delay[seed, :40], single.delay[0, :40], rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

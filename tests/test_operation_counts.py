@@ -92,7 +92,7 @@ def chunk_of(make, num_blocks):
 
 @pytest.mark.parametrize(
     ("make", "most"),
-    [(fedft, 3300), (lambda model, outputs: sft(model, outputs, cut=2, local_steps=2), 6200)],
+    [(fedft, 2950), (lambda model, outputs: sft(model, outputs, cut=2, local_steps=2), 5950)],
     ids=["fedft", "sft"],
 )
 def test_a_round_whatever_the_number_of_blocks(make, most):

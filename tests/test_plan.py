@@ -51,6 +51,7 @@ def test_measures_once_and_plans(model, planned, tmp_path, capsys, monkeypatch):
     assert anew["in_words"][0][:20] in told
 
 
+@pytest.mark.slow
 def test_points_at_once_measure_the_same(model, planned, tmp_path, monkeypatch, capsys):
     """The points that are missing are measured together; what is there is kept."""
     groups, real = [], plan_command.run

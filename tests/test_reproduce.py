@@ -116,6 +116,7 @@ def test_finished_runs_are_drawn_and_judged_anew_without_running(results, monkey
     assert (out / "fedft-fig3.nc").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_variants_of_a_run_and_two_figures_of_the_same_runs(tmp_path, capsys):
     model, data = tiny_folder() / "vit", tiny_folder() / "pictures"
     options = [

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from tiny_checkpoints import SHORT, command, shared_folder, tiny_folder  # noqa: F401
+from workers import slow
 
 from jaxsplit.federated import upload as federated_upload
 
@@ -24,7 +25,7 @@ def pictures(*options):
     return ["run", "--model", model, "--data", data, *SHORT, *options]
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", ["fedft", "sft", *slow(SCHEMES.keys() - {"fedft", "sft"})])
 def test_a_scheme_runs_and_describes_itself(scheme, tmp_path):
     radio = [] if scheme == "fedft" else ["--channel", "fixed_snr"]
     options = [*SCHEMES[scheme], *radio, "--policies", "all_in", "--out", tmp_path]

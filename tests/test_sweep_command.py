@@ -150,6 +150,7 @@ def test_checks_name_the_option():
         SweepConfig(coordinator="localhost:1", processes=2, process=2).check()
 
 
+@pytest.mark.slow
 def test_sweep_of_the_readme_runs_as_it_stands(capsys):
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     *_, snippet = re.findall(r"```python\n(.*?)```", readme, flags=re.S)

@@ -16,9 +16,7 @@ import jax
 import pytest
 
 QUICK = "JAX_DISABLE_MOST_OPTIMIZATIONS"
-LONG_RUNNING = {
-    "kernels", "planning", "scheduling", "sweeps", "wireless", "test_network.py", "test_theory.py",
-}  # fmt: skip
+LONG_RUNNING = {"planning", "wireless", "test_prefixes.py"}
 CACHE = {
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
@@ -45,6 +43,11 @@ def pytest_configure(config):
     for name, value in {"jax_compilation_cache_dir": folder, **CACHE}.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
+
+
+def slow(values):
+    """Values of `parametrize` whose tests are slow: others stand for them where time is short."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in sorted(values)]
 
 
 def set_quick(is_quick):

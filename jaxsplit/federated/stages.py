@@ -81,14 +81,12 @@ def group_gradients(
     def key_dropout(key: jax.Array) -> jax.Array | None:
         return jax.random.fold_in(key, _DROPOUT) if dropout else None
 
-    def embed(trained: Any, key: jax.Array, inputs: Any) -> tuple[jax.Array, jax.Array | None]:
+    def embed(trained: Any, inputs: Any, key: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         tokens, mask = halves.embed(trained, inputs, key_dropout(key))
         return tokens, mask
 
-    def encode(
-        trained: Any, tokens: jax.Array, key: jax.Array, mask: jax.Array | None
-    ) -> jax.Array:
-        return halves.encode(trained, Activations(tokens, mask), key_dropout(key))
+    def encode(trained: Any, activations: Activations, key: jax.Array) -> jax.Array:
+        return halves.encode(trained, activations, key_dropout(key))
 
     def device_loss(head: Any, features: jax.Array, labels: jax.Array) -> jax.Array:
         outputs = cast(jax.Array, scheme.head.apply(head, features))
@@ -100,23 +98,31 @@ def group_gradients(
 
         return jax.vmap(one)
 
+    def of_group(stage: Any) -> Any:
+        """A stage for all devices: one batch where they share the weights, and draw nothing."""
+        if scheme.adapters_per_device or dropout:
+            axis = 0 if scheme.adapters_per_device else None
+            return jax.vmap(stage, in_axes=(axis, 0, 0))
+
+        def together(trained: Any, inputs: Any, keys: jax.Array) -> Any:
+            return _unfold(stage(trained, _fold(inputs), keys[0]), keys.shape[0])
+
+        return together
+
     # 1. Devices draw their mini-batches and go forward to the cut.
-    axis = 0 if scheme.adapters_per_device else None
     of_copies: Any = jax.vmap if scheme.adapters_per_device else lambda function: function
     on_device, on_server = of_copies(halves.divide)(adapters)
     batch = jax.vmap(draw)(keys, world.indices[devices], world.sizes[devices])
     inputs = jax.vmap(augment)(keys, jax.tree.map(lambda leaf: leaf[batch], world.inputs))
     tokens, device_backward, mask = jax.vjp(
-        lambda trained: jax.vmap(embed, in_axes=(axis, 0, 0))(trained, keys, inputs),
+        lambda trained: of_group(embed)(trained, inputs, keys),
         on_device,
         has_aux=True,
     )
     # 2. Activations go up; the server goes on to the features.
     arrived, up = link(_UPLINK)(keys, tokens)
     features, server_backward = jax.vjp(
-        lambda trained, tokens: jax.vmap(encode, in_axes=(axis, 0, 0, 0))(
-            trained, tokens, keys, mask
-        ),
+        lambda trained, tokens: of_group(encode)(trained, Activations(tokens, mask), keys),
         on_server,
         arrived,
     )
@@ -138,6 +144,16 @@ def group_gradients(
         (of_device,) = device_backward(token_gradient)
     gradient = of_copies(join_weights)(Halves(of_device, of_server))
     return Gradients(losses, gradient, head_gradient, CodedBits(up, down))
+
+
+def _fold(tree: Any) -> Any:
+    """Leaves [G, B, ...] as one batch, [G·B, ...]."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)
+
+
+def _unfold(tree: Any, num_devices: int) -> Any:
+    """The batch of each device again."""
+    return jax.tree.map(lambda leaf: leaf.reshape(num_devices, -1, *leaf.shape[1:]), tree)
 
 
 def transmit(

@@ -1,7 +1,6 @@
 """Products with frozen weights and low-rank adapters, several layers of one input at once."""
 
 import functools
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,7 +26,7 @@ def times(x: jax.Array, weight: jax.Array) -> jax.Array:
     return lax.dot_general(x, weight, (((x.ndim - 1,), (weight.ndim - 1,)), ((), ())))
 
 
-def merged_product(x: jax.Array, layers: Sequence[Layer], scale: float) -> list[jax.Array]:
+def merged_product(x: jax.Array, layers: Sequence[Layer], scale: float) -> jax.Array:
     r"""Apply layers to one input through $W + sBA$, one product for all of them.
 
     $y_i = x (W_i + s B_i A_i)^\top$: an adapter that all devices share costs no pass over the
@@ -40,14 +39,14 @@ def merged_product(x: jax.Array, layers: Sequence[Layer], scale: float) -> list[
       scale: s = α/r.
 
     Returns:
-      One [..., D_out] per layer.
+      The outputs y_i side by side, [..., ΣD_out].
     """
     return _merged(scale, x, tuple(layers))
 
 
 def separate_product(
     x: jax.Array, adapter_inputs: Sequence[jax.Array], layers: Sequence[Layer], scale: float
-) -> list[jax.Array]:
+) -> jax.Array:
     r"""Apply layers to one input with the adapters beside the weights.
 
     $y_i = x W_i^\top + s (x_i A_i^\top) B_i^\top$: what adapters of single devices need (no weight
@@ -61,15 +60,21 @@ def separate_product(
       scale: s = α/r.
 
     Returns:
-      One [..., D_out] per layer.
+      The outputs y_i side by side, [..., ΣD_out].
     """
     weights = tuple(layer.weight for layer in layers)
     frozen = all(isinstance(weight, Row) for weight in weights)
-    outputs = _split((_times_rows if frozen else _times_weights)(x, weights), layers)
-    return [
-        y if layer.a is None or layer.b is None else y + scale * times(times(z, layer.a), layer.b)
-        for y, z, layer in zip(outputs, adapter_inputs, layers, strict=True)
-    ]
+    y = (_times_rows if frozen else _times_weights)(x, weights)
+    pairs = zip(adapter_inputs, layers, strict=True)
+    adapted = [(z, layer.a) for z, layer in pairs if layer.a is not None]
+    if not adapted:
+        return y
+    a, b = _side_by_side(layers)
+    if all(z is x for z, _ in adapted):
+        low = times(x, a)
+    else:
+        low = jnp.concatenate([times(z, of_layer) for z, of_layer in adapted], axis=-1)
+    return y + scale * times(low, b)
 
 
 def _times_weights(x: jax.Array, weights: Sequence[jax.Array | Row]) -> jax.Array:
@@ -105,33 +110,27 @@ def _stacked(weights: Sequence[jax.Array]) -> jax.Array:
     return weights[0] if len(weights) == 1 else jnp.concatenate(weights)
 
 
-def _split(y: jax.Array, layers: Sequence[Layer]) -> list[jax.Array]:
-    ends = list(itertools.accumulate((layer.weight.shape[0] for layer in layers), initial=0))
-    return [y[..., start:end] for start, end in itertools.pairwise(ends)]
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _merged(scale: float, x: jax.Array, layers: tuple[Layer, ...]) -> list[jax.Array]:
+def _merged(scale: float, x: jax.Array, layers: tuple[Layer, ...]) -> jax.Array:
     return _merged_forward(scale, x, layers)[0]
 
 
 def _merged_forward(
     scale: float, x: jax.Array, layers: tuple[Layer, ...]
-) -> tuple[list[jax.Array], tuple[jax.Array, jax.Array, tuple[Layer, ...]]]:
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, tuple[Layer, ...]]]:
     weight = _stacked([read_weight(layer.weight, x.dtype) for layer in layers])
     if any(layer.a is not None for layer in layers):
         a, b = _side_by_side(layers)
         weight = weight + scale * (b @ a)
-    return _split(times(x, weight), layers), (x, weight, layers)
+    return times(x, weight), (x, weight, layers)
 
 
 def _merged_backward(
     scale: float,
     residuals: tuple[jax.Array, jax.Array, tuple[Layer, ...]],
-    gradients: list[jax.Array],
+    gradient: jax.Array,
 ) -> tuple[jax.Array, tuple[Layer, ...]]:
     x, weight, layers = residuals
-    gradient = gradients[0] if len(gradients) == 1 else jnp.concatenate(gradients, axis=-1)
     rows, row_gradients = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, weight.shape[0])
     of_weight = row_gradients.T @ rows  # dead code unless a W is trained
     of_layers, out, low = [], 0, 0

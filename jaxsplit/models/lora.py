@@ -91,7 +91,7 @@ class LoraDense(nn.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Apply the layer to the last axis of `x`, shape [..., D_in]."""
-        return apply_dense(x, self)[0]
+        return apply_dense(x, self)
 
 
 def frozen_or_param(
@@ -106,15 +106,15 @@ def frozen_or_param(
     return module.param(name, init, shape, jnp.float32)
 
 
-def apply_dense(x: jax.Array, *layers: LoraDense) -> list[jax.Array]:
+def apply_dense(x: jax.Array, *layers: LoraDense) -> jax.Array:
     """Apply layers that read the same input, in one product with their frozen weights.
 
     Args:
       x: [..., D_in].
-      layers: modules of one parent, with equal `lora` and `dtype`.
+      layers: modules of one parent, with equal `lora`, `use_bias` and `dtype`.
 
     Returns:
-      One [..., D_out] per layer.
+      Their outputs side by side, [..., ΣD_out].
     """
     lora, dtype = layers[0].lora, layers[0].dtype
     x = x.astype(dtype)
@@ -124,14 +124,15 @@ def apply_dense(x: jax.Array, *layers: LoraDense) -> list[jax.Array]:
     exact = jnp.dtype(dtype).itemsize >= 4  # else a small ΔW would vanish in W + ΔW
     adapted = any(layer.a is not None for layer in weights)
     if adapted and exact and not dropout and not (lora and lora.per_device):
-        outputs = merged_product(x, weights, scale)
+        y = merged_product(x, weights, scale)
     else:
         inputs = [_dropout(x, dropout, layer) for layer in layers]
-        outputs = separate_product(x, inputs, weights, scale)
-    return [
-        y if layer.bias is None else y + layer.bias.reshape((1,) * (y.ndim - 1) + (-1,))
-        for y, layer in zip(outputs, weights, strict=True)
-    ]
+        y = separate_product(x, inputs, weights, scale)
+    biases = [layer.bias for layer in weights if layer.bias is not None]
+    if not biases:
+        return y
+    bias = biases[0] if len(biases) == 1 else jnp.concatenate(biases)
+    return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 def _dropout(x: jax.Array, rate: float, layer: LoraDense) -> jax.Array:

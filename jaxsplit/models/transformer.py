@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from jaxsplit.models.attention import attend, attend_fused, join_heads, split_heads
 from jaxsplit.models.blocks import Row
 from jaxsplit.models.dense import read_weight
 from jaxsplit.models.lora import LoraConfig, LoraDense, apply_dense, frozen_or_param
@@ -145,7 +146,7 @@ class SelfAttention(nn.Module):
 
         Where `mask` [B, S] is False nobody looks.
         """
-        batch, _, width = tokens.shape
+        width = tokens.shape[-1]
         if width % self.num_heads:
             raise ValueError(f"num_heads={self.num_heads} must divide the width {width}")
         layers = [
@@ -153,19 +154,14 @@ class SelfAttention(nn.Module):
             for name in ("query", "key", "value")
         ]
         if first_only:
-            parts = apply_dense(tokens[:, :1], layers[0]) + apply_dense(tokens, *layers[1:])
+            parts = split_heads(apply_dense(tokens[:, :1], layers[0]), 1, self.num_heads)
+            parts += split_heads(apply_dense(tokens, *layers[1:]), 2, self.num_heads)
         else:
-            parts = apply_dense(tokens, *layers)
-        query, key, value = (
-            part.reshape(batch, -1, self.num_heads, width // self.num_heads) for part in parts
-        )
-        seen = None if mask is None else mask[:, None, None, :]
-        with jax.numpy_dtype_promotion("standard"):  # it takes bfloat16 to float32 by itself
-            mixed = jax.nn.dot_product_attention(
-                query, key, value, mask=seen, implementation="cudnn" if self.fused else "xla"
-            )
+            parts = split_heads(apply_dense(tokens, *layers), 3, self.num_heads)
+        query, key, value = parts
+        mixed = (attend_fused if self.fused else attend)(query, key, value, mask)
         out = LoraDense(width, self.lora, dtype=self.dtype, name="attention_output")
-        return out(mixed.reshape(batch, -1, width))
+        return out(join_heads(mixed))
 
 
 class Block(nn.Module):

@@ -48,6 +48,7 @@ def results(out):
     }
 
 
+@pytest.mark.slow
 def test_what_compression_costs_is_paired_by_seed(compared):
     found = json.loads((compared / "compressed_accuracy.json").read_text())
     final = {name: 100 * of.accuracy[:, -1].values for name, of in results(compared).items()}

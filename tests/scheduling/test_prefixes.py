@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from workers import slow
 
 from jaxsplit.network import Network, run_network
 from jaxsplit.scheduling import lyapunov, min_delay_bandwidth, solve_p1
@@ -125,7 +126,7 @@ def settled_cells(num_devices, objective):
 
 @pytest.mark.parametrize("rule", ["exact", "first_descent"])
 @pytest.mark.parametrize(
-    ("num_devices", "objective"), [(20, "count"), (100, "count"), (100, "bound")]
+    ("num_devices", "objective"), [(20, "count"), *slow([(100, "count"), (100, "bound")])]
 )
 def test_settled_queues_are_decided(num_devices, objective, rule):
     """Against float64 over every prefix, on the problems that occur, where many are almost ties."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
+pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).with_name("shared_out.py")
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from workers import slow
 
 import jaxsplit
 from jaxsplit import Network, sweep
@@ -168,6 +169,7 @@ def test_own_numbers_of_choices_and_base():
     assert float(given.power_dbm) == 20.0
 
 
+@pytest.mark.slow
 def test_the_learning_run_has_the_same_network(scheme, world):
     from jaxsplit.data import Dataset
 
@@ -232,6 +234,7 @@ def test_sums_of_many_terms_keep_their_digits():
 # -- what it costs ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rounds():
     grid = make_grid(SMALL, {"delay_budget": BUDGETS}, 5, None)
     (program,) = grid.programs()
@@ -266,7 +269,7 @@ def test_progress_counts_every_round():
 # -- long-run delay --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CHANNELS)
+@pytest.mark.parametrize("name", ["rayleigh", *slow(set(CHANNELS) - {"rayleigh"})])
 def test_long_run_delay_keeps_the_budget_for_every_v_and_channel(name):
     """Mean delay <= 1.01 τ̄ where T >= 100 Q_T/τ̄, Q_T/T falls as T grows, and too tight is told.
 
