@@ -47,7 +47,10 @@ def pytest_configure(config):
 
 def slow(values):
     """Values of `parametrize` whose tests are slow: others stand for them where time is short."""
-    return [pytest.param(value, marks=pytest.mark.slow) for value in sorted(values)]
+    return [
+        pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow)
+        for value in sorted(values)
+    ]
 
 
 def set_quick(is_quick):
