@@ -26,7 +26,7 @@ SETTINGS = (
     "jax_persistent_cache_min_compile_time_secs",
     "jax_persistent_cache_enable_xla_caches",
 )
-CHOSEN = {f"JAX_{name.removeprefix('jax_').upper()}" for name in SETTINGS}  # by whoever tests
+CHOSEN = {name.upper() for name in SETTINGS}  # by the environment of these tests
 X = np.arange(8, dtype=np.float32)
 
 

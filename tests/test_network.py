@@ -86,7 +86,7 @@ def test_a_warm_queue_keeps_the_budget_from_the_start(name):
 
 
 def test_mean_devices_match_the_known_regime():
-    """Mean K and mean 1/K of the default cell, with the margins of 5 channels."""
+    """Mean K and mean 1/K of the default cell."""
     known = {"count": (6.7, 0.40), "bound": (6.8, 0.15), "greedy": (6.2, 0.16), "aaba": (5.5, 0.18)}
     for name, (mean_count, mean_inverse) in known.items():
         _, info = default_cell(name, 300)

@@ -79,7 +79,7 @@ def separate_product(
 
 def _times_weights(x: jax.Array, weights: Sequence[jax.Array | Row]) -> jax.Array:
     """One product with all weights."""
-    return times(x, _stacked([read_weight(weight, x.dtype) for weight in weights]))
+    return times(x, joined([read_weight(weight, x.dtype) for weight in weights]))
 
 
 @jax.custom_vjp
@@ -95,7 +95,7 @@ def _times_rows_forward(
 
 
 def _times_rows_backward(weights: tuple[Row, ...], gradient: jax.Array) -> tuple[jax.Array, None]:
-    return gradient @ _stacked([read_weight(weight, gradient.dtype) for weight in weights]), None
+    return gradient @ joined([read_weight(weight, gradient.dtype) for weight in weights]), None
 
 
 _times_rows.defvjp(_times_rows_forward, _times_rows_backward)
@@ -106,8 +106,9 @@ def read_weight(weight: jax.Array | Row, dtype: DTypeLike) -> jax.Array:
     return (weight.read() if isinstance(weight, Row) else weight).astype(dtype)
 
 
-def _stacked(weights: Sequence[jax.Array]) -> jax.Array:
-    return weights[0] if len(weights) == 1 else jnp.concatenate(weights)
+def joined(parts: Sequence[jax.Array]) -> jax.Array:
+    """Parts on top of each other; one alone is not copied."""
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -118,7 +119,7 @@ def _merged(scale: float, x: jax.Array, layers: tuple[Layer, ...]) -> jax.Array:
 def _merged_forward(
     scale: float, x: jax.Array, layers: tuple[Layer, ...]
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, tuple[Layer, ...]]]:
-    weight = _stacked([read_weight(layer.weight, x.dtype) for layer in layers])
+    weight = joined([read_weight(layer.weight, x.dtype) for layer in layers])
     if any(layer.a is not None for layer in layers):
         a, b = _side_by_side(layers)
         weight = weight + scale * (b @ a)
@@ -166,7 +167,7 @@ def _side_by_side(layers: Sequence[Layer]) -> tuple[jax.Array, jax.Array]:
             high = low + layer.b.shape[1]
             blocks.append(jnp.pad(layer.b, ((0, 0), (low, rank - high))))
             low = high
-    return _stacked(factors), _stacked(blocks)
+    return joined(factors), joined(blocks)
 
 
 _merged.defvjp(_merged_forward, _merged_backward)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
 
 class LinearHead(nn.Module):
@@ -56,9 +55,13 @@ class Task(NamedTuple):
 
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Of integer labels; picked by a sum, since JAX goes back through a gather by a scatter."""
-    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    return optax.losses.softmax_cross_entropy(logits, one_hot)
+    """Of integer labels, NaN for one that is no class.
+
+    As optax's, but picked by a sum: JAX goes back through a gather by a scatter.
+    """
+    is_label = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    losses = -jnp.sum(jax.nn.log_softmax(logits), axis=-1, where=is_label)
+    return jnp.where(jnp.any(is_label, axis=-1), losses, jnp.nan)
 
 
 def _accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:

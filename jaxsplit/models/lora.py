@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxsplit.models.blocks import STACK, Row, by_block, stack_blocks
-from jaxsplit.models.dense import Layer, merged_product, read_weight, separate_product
+from jaxsplit.models.dense import Layer, joined, merged_product, read_weight, separate_product
 
 #: Every layer that may carry an adapter.
 TARGETS = ("query", "key", "value", "attention_output", "mlp_in", "mlp_out", "pooler")
@@ -131,8 +131,7 @@ def apply_dense(x: jax.Array, *layers: LoraDense) -> jax.Array:
     biases = [layer.bias for layer in weights if layer.bias is not None]
     if not biases:
         return y
-    bias = biases[0] if len(biases) == 1 else jnp.concatenate(biases)
-    return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+    return y + joined(biases).reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 def _dropout(x: jax.Array, rate: float, layer: LoraDense) -> jax.Array:
